@@ -1,1 +1,4 @@
-fn main() {}
+//! The binary: hands over to `cli`.
+fn main() -> std::process::ExitCode {
+    moonshard::cli::main()
+}

@@ -1,1 +1,3 @@
-//! (to be written)
+//! The session's sound: an audio server of its own, read natively, encoded and sent.
+//!
+//! It knows nothing of the control connection or of video.
