@@ -165,8 +165,7 @@ impl Grant {
     fn answer(&mut self, call: CallId, response: &Response, cx: &mut Context<'_>) {
         let plain = response.write();
         let bytes = if self.encrypted {
-            let sealed =
-                rtsp::seal(&self.wire.key, self.sequence, Direction::HostToClient, &plain);
+            let sealed = rtsp::seal(&self.wire.key, self.sequence, Direction::HostToClient, &plain);
             self.sequence = self.sequence.wrapping_add(1);
             sealed
         } else {

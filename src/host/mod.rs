@@ -119,7 +119,9 @@ impl Host {
                 let Some(id) = self.erasing.remove(&client) else { return };
                 let answer = match result {
                     Ok(()) => AdminAnswer::Done(format!("Removed client {client}.")),
-                    Err(e) => AdminAnswer::Error(format!("Client {client} is locked out, but its file is still there: {e}")),
+                    Err(e) => AdminAnswer::Error(format!(
+                        "Client {client} is locked out, but its file is still there: {e}"
+                    )),
                 };
                 cx.effects.push(Effect::AnswerAdmin { id, answer });
             }
@@ -219,7 +221,8 @@ impl Host {
         cx: &mut Context<'_>,
     ) {
         let name = self.clients.get(&client).map_or("", |c| c.name.as_str()).to_owned();
-        let from = sessions::From { client, name, peer: caller.peer.ip(), local: caller.local.ip() };
+        let from =
+            sessions::From { client, name, peer: caller.peer.ip(), local: caller.local.ip() };
         self.sessions.start(verb, call, from, &request.query, &self.config, &self.facts, cx);
     }
 
@@ -284,12 +287,7 @@ impl Host {
         cx.effects.push(Effect::StoreClient { client: id, name, certificate });
     }
 
-    fn client_stored(
-        &mut self,
-        id: ClientId,
-        result: Result<u64, String>,
-        cx: &mut Context<'_>,
-    ) {
+    fn client_stored(&mut self, id: ClientId, result: Result<u64, String>, cx: &mut Context<'_>) {
         let Some((call, client)) = self.storing.remove(&id) else { return };
         match result {
             Ok(paired_at) => {
@@ -323,21 +321,25 @@ impl Host {
                 Ok(()) => return,
                 Err(text) => AdminAnswer::Error(text),
             },
-            AdminRequest::Apps => AdminAnswer::Apps(self.config.apps.iter().map(|app| AppSummary {
-                id: app.spec.id,
-                title: app.spec.title.clone(),
-                command: app.spec.command.clone(),
-            }).collect()),
+            AdminRequest::Apps => AdminAnswer::Apps(
+                self.config
+                    .apps
+                    .iter()
+                    .map(|app| AppSummary {
+                        id: app.spec.id,
+                        title: app.spec.title.clone(),
+                        command: app.spec.command.clone(),
+                    })
+                    .collect(),
+            ),
             AdminRequest::Sessions => AdminAnswer::Sessions(self.sessions.list(cx)),
             AdminRequest::StopSession { session } => {
                 self.sessions.stop_by_prefix(&session, &self.config, cx)
             }
-            AdminRequest::SessionLog { session } => {
-                match self.sessions.ask_log(&session, id, cx) {
-                    Ok(()) => return,
-                    Err(text) => AdminAnswer::Error(text),
-                }
-            }
+            AdminRequest::SessionLog { session } => match self.sessions.ask_log(&session, id, cx) {
+                Ok(()) => return,
+                Err(text) => AdminAnswer::Error(text),
+            },
             AdminRequest::Status => AdminAnswer::Status(serde_json::json!({
                 "name": self.config.host_name,
                 "clients": self.clients.len(),
@@ -359,7 +361,12 @@ impl Host {
     }
 
     /// From this moment its requests are answered with 401 and its stream ends.
-    fn remove_client(&mut self, prefix: &str, admin: u64, cx: &mut Context<'_>) -> Result<(), String> {
+    fn remove_client(
+        &mut self,
+        prefix: &str,
+        admin: u64,
+        cx: &mut Context<'_>,
+    ) -> Result<(), String> {
         let matching: Vec<ClientId> = self
             .clients
             .keys()

@@ -12,7 +12,9 @@ use crate::limits::{PAIRING_FAILURES_MAX, PAIRINGS_MAX, PAIRINGS_PER_SOURCE_MAX}
 use crate::proto::crypto::{Hash, Signer};
 use crate::proto::hex;
 use crate::proto::http::Response;
-use crate::proto::pairing::{self, Attempt, Outcome, PairRequest, PairingError, Phase, Pin, UniqueId};
+use crate::proto::pairing::{
+    self, Attempt, Outcome, PairRequest, PairingError, Phase, Pin, UniqueId,
+};
 use crate::proto::x509::Certificate;
 use crate::time::{Entropy, Time};
 
@@ -192,7 +194,13 @@ impl Pairings {
     }
 
     /// `/unpair`: aborts the attempt of this name and address, nothing else.
-    pub fn abort(&mut self, uniqueid: UniqueId, from: IpAddr, now: Time, effects: &mut Vec<Effect>) {
+    pub fn abort(
+        &mut self,
+        uniqueid: UniqueId,
+        from: IpAddr,
+        now: Time,
+        effects: &mut Vec<Effect>,
+    ) {
         self.end(&(uniqueid, from), "given up by the client", true, now, effects);
     }
 
@@ -209,11 +217,10 @@ impl Pairings {
     ) -> Result<String, String> {
         let pin = Pin::parse(pin)
             .ok_or("A PIN has exactly four digits, as the device shows them (0007 counts).")?;
-        let pending = self
-            .pending
-            .values_mut()
-            .find(|p| p.id == id)
-            .ok_or_else(|| format!("No pairing {id} is waiting. `moonshard pair` lists them."))?;
+        let pending =
+            self.pending.values_mut().find(|p| p.id == id).ok_or_else(|| {
+                format!("No pairing {id} is waiting. `moonshard pair` lists them.")
+            })?;
         pending
             .attempt
             .pin_entered(&pin)
@@ -270,8 +277,12 @@ fn advance(
             let (mut secret, mut challenge) = ([0; 16], [0; 16]);
             entropy.fill(&mut secret);
             entropy.fill(&mut challenge);
-            let bytes =
-                pending.attempt.client_challenge(&encrypted, &own.certificate, secret, challenge)?;
+            let bytes = pending.attempt.client_challenge(
+                &encrypted,
+                &own.certificate,
+                secret,
+                challenge,
+            )?;
             pairing::Answer::Challenge(&bytes).response()
         }
         Phase::ServerChallengeResponse(encrypted) => {

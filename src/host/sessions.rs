@@ -44,10 +44,14 @@ pub struct From {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Process and desktop come up until then.
-    Starting { until: Time },
+    Starting {
+        until: Time,
+    },
     Running,
     /// Told to stop; killed then.
-    Stopping { until: Time },
+    Stopping {
+        until: Time,
+    },
 }
 
 /// A launch or resume that waits for its session, or for its turn.
@@ -154,7 +158,11 @@ impl Sessions {
             cx.answer(call, verb.refusal(code, text));
         };
         if self.last_keys.get(&from.client) == Some(&request.rikey) {
-            return refuse(cx, 400, "This rikey was used by the launch before; start the app again");
+            return refuse(
+                cx,
+                400,
+                "This rikey was used by the launch before; start the app again",
+            );
         }
         let running = self.of_client(from.client);
         let id = match (verb, running) {
@@ -170,7 +178,11 @@ impl Sessions {
             }
             (_, None) => {
                 if facts.codecs == Default::default() {
-                    return refuse(cx, 503, "This host has no working video encoder; its operator can see why with `moonshard doctor`");
+                    return refuse(
+                        cx,
+                        503,
+                        "This host has no working video encoder; its operator can see why with `moonshard doctor`",
+                    );
                 }
                 match self.spawn(&request, &from, config, cx) {
                     Ok(id) => id,
@@ -278,10 +290,8 @@ impl Sessions {
         };
         let until = cx.now + Duration::from_millis(config.limits.grant_ms);
         let grant = Grant::new(launch, peer_id, until, cx.entropy);
-        cx.effects.push(Effect::Send {
-            session: id,
-            message: ToSession::Grant(grant.wire.clone()),
-        });
+        cx.effects
+            .push(Effect::Send { session: id, message: ToSession::Grant(grant.wire.clone()) });
         session.grant = Some(grant);
         let url = session_url(encrypted, w.local, config.ports.rtsp);
         cx.answer(w.call, started(w.verb, &url));
