@@ -75,7 +75,10 @@ fn forged_packets_are_refused_and_change_nothing() {
         assert_eq!(window.open(&packet).unwrap_err(), expected, "{case}");
     }
     let valid = vectors::bytes(&golden["encrypted"][0]["packet"]);
+    assert!(cases.iter().all(|case| !window.admits(&vectors::bytes(&case["packet"]))));
+    assert!(window.admits(&valid) && window.admits(&valid));
     assert!(window.open(&valid).is_ok());
+    assert!(!window.admits(&valid));
     assert_eq!(window.open(&valid).unwrap_err(), OpenError::Replayed);
 }
 
