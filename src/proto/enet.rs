@@ -69,7 +69,7 @@ pub enum Command {
 /// What a client says when it connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connect {
-    /// The client's id for this host: the peer id of every datagram to it.
+    /// The client's id for this host: the peer id of every datagram to it. Below [`PEER_ID_NONE`].
     pub peer: u16,
     pub mtu: u32,
     /// 48 from current clients.
@@ -81,16 +81,15 @@ pub struct Connect {
 }
 
 /// Looks at a datagram: its header and first command, which must be complete. `None`: no ENet datagram,
-/// or a compressed one, or one without a peer id that does not connect.
+/// or a compressed one, or one without a peer id that does not connect, or a CONNECT with no valid one.
 pub fn peek(datagram: &[u8]) -> Option<Peek> {
     let header = Header::parse(datagram)?;
     let first = Commands::new(datagram, header).next()?.ok()?.decode(datagram)?;
-    let is_connect = matches!(first, Command::Connect(_));
-    (header.peer.is_none() == is_connect).then_some(Peek {
-        peer: header.peer,
-        session: header.session,
-        first,
-    })
+    let addressed = match first {
+        Command::Connect(connect) => header.peer.is_none() && connect.peer < PEER_ID_NONE,
+        _ => header.peer.is_some(),
+    };
+    addressed.then_some(Peek { peer: header.peer, session: header.session, first })
 }
 
 /// Whether the datagram is well-formed to its end: every command complete, nothing behind the last.

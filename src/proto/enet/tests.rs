@@ -293,6 +293,9 @@ fn what_is_not_for_us_is_left_alone() {
     assert!(!rewrite_incoming(&mut compressed.to_vec(), 0x123, 0));
     let nameless_ping = [0x8F, 0xFF, 0, 9, 0x85, 0xFF, 0, 1];
     assert_eq!(super::peek(&nameless_ping), None);
+    let mut unanswerable = golden_connect();
+    unanswerable[8..10].copy_from_slice(&[0x0F, 0xFF]);
+    assert_eq!(super::peek(&unanswerable), None);
     let mut named_connect = golden_connect();
     named_connect[0] = 0x80;
     assert_eq!(super::peek(&named_connect), None);
