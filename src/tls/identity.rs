@@ -227,7 +227,7 @@ fn make_parts() -> Result<(String, Zeroizing<String>, String), rcgen::Error> {
     subject.push(DnType::CommonName, "moonshard");
     let mut params = CertificateParams::default();
     params.distinguished_name = subject;
-    params.serial_number = Some((&*serial).to_vec().into());
+    params.serial_number = Some(serial.to_vec().into());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     params.not_before = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(now.as_secs());
     params.not_after = params.not_before + VALIDITY;
