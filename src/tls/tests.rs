@@ -5,7 +5,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{ClientConfig, ClientConnection, ResolvesClientCert};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ServerConnection;
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, Signer, SigningKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{
     DigitallySignedStruct, Error, HandshakeKind, ProtocolVersion, SignatureScheme,
@@ -165,6 +165,57 @@ fn every_client_of_the_field_gets_in_with_its_certificate() {
                 assert_eq!(client.alpn_protocol(), Some(&b"http/1.1"[..]));
             }
         }
+    }
+}
+
+/// Signs with one scheme, allowed or not.
+#[derive(Debug)]
+struct Only(Arc<dyn SigningKey>, SignatureScheme);
+
+impl SigningKey for Only {
+    fn choose_scheme(&self, _: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        self.0.choose_scheme(&[self.1])
+    }
+
+    fn algorithm(&self) -> rustls::SignatureAlgorithm {
+        self.0.algorithm()
+    }
+}
+
+#[test]
+fn every_scheme_is_verified_and_pkcs1_only_in_tls_1_2() {
+    use SignatureScheme as S;
+    let host = Identity::make().unwrap();
+    let server = server_config(&host).unwrap();
+    let pss = [S::RSA_PSS_SHA256, S::RSA_PSS_SHA384, S::RSA_PSS_SHA512];
+    let pkcs1 = [S::RSA_PKCS1_SHA256, S::RSA_PKCS1_SHA384, S::RSA_PKCS1_SHA512];
+    for version in VERSIONS {
+        for scheme in pss.into_iter().chain(pkcs1) {
+            for key in ["03-x509v2-client-sha256", "01-qt-sha256"] {
+                let (der, brings) = of_vectors("03-x509v2-client-sha256", key);
+                let inner = brings.0.unwrap();
+                let only = Arc::new(Only(inner.key.clone(), scheme));
+                let only = CertifiedKey::new(vec![der.into()], only);
+                let client = client_config(&host, version, Brings(Some(Arc::new(only))));
+                let fine = key.starts_with("03") && (version == &TLS12 || pss.contains(&scheme));
+                let result = handshake(&client, &server, "10.0.0.1");
+                assert_eq!(result.is_ok(), fine, "{scheme:?} in {:?}", version.version);
+            }
+        }
+    }
+}
+
+#[test]
+fn intermediates_are_ignored() {
+    let host = Identity::make().unwrap();
+    let server = server_config(&host).unwrap();
+    for version in VERSIONS {
+        let (der, brings) = of_vectors("01-qt-sha256", "01-qt-sha256");
+        let chain = vec![der.clone().into(), vec![0x30; 20_000].into()];
+        let with_more = CertifiedKey::new(chain, brings.0.unwrap().key.clone());
+        let client = client_config(&host, version, Brings(Some(Arc::new(with_more))));
+        let (_, server) = handshake(&client, &server, "10.0.0.1").unwrap();
+        assert_eq!(server.peer_certificates().unwrap()[0].as_ref(), der);
     }
 }
 
