@@ -9,6 +9,8 @@ mod field;
 mod kernel;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(in crate::proto) mod vectors;
 
 pub use kernel::Kernel;
 

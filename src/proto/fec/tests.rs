@@ -1,28 +1,10 @@
+use super::vectors::{array, hex, load, number, unhex};
 use super::*;
 use proptest::prelude::*;
 use serde_json::Value;
 
-fn unhex(value: &Value) -> Vec<u8> {
-    let text = value.as_str().expect("a string").as_bytes();
-    let digit = |d: u8| (d as char).to_digit(16).expect("a hexadecimal digit") as u8;
-    text.chunks_exact(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn vectors() -> Value {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/rs_parity.json");
-    serde_json::from_slice(&std::fs::read(path).expect("the vectors")).expect("JSON")
-}
-
 fn strings(value: &Value) -> Vec<Vec<u8>> {
-    value.as_array().expect("an array").iter().map(unhex).collect()
-}
-
-fn number(value: &Value) -> usize {
-    value.as_u64().expect("a number") as usize
+    array(value).iter().map(unhex).collect()
 }
 
 fn available() -> impl Iterator<Item = Kernel> {
@@ -39,7 +21,7 @@ fn matrix_of(case: &Value) -> Matrix {
 
 #[test]
 fn parity_equals_the_vectors_with_every_kernel() {
-    for case in vectors()["cases"].as_array().expect("cases") {
+    for case in array(&load("rs_parity")["cases"]) {
         let (data, parity) = (strings(&case["data"]), strings(&case["parity"]));
         let len = number(&case["shard_len"]);
         let geometry = Geometry { data: data.len(), stride: len, offset: 0, len };
@@ -56,7 +38,7 @@ fn parity_equals_the_vectors_with_every_kernel() {
 
 #[test]
 fn matrices_equal_the_vectors() {
-    for case in vectors()["cases"].as_array().expect("cases") {
+    for case in array(&load("rs_parity")["cases"]) {
         let (matrix, data) = (matrix_of(case), number(&case["data_shards"]));
         let rows: Vec<&[u8]> = (0..matrix.parity()).map(|j| &matrix.row(j)[..data]).collect();
         if case["parity_matrix_rows"].is_array() {
@@ -72,14 +54,14 @@ fn matrices_equal_the_vectors() {
 
 #[test]
 fn every_listed_erasure_set_is_repaired() {
-    for case in vectors()["cases"].as_array().expect("cases") {
+    for case in array(&load("rs_parity")["cases"]) {
         let (data, parity) = (strings(&case["data"]), strings(&case["parity"]));
         let len = number(&case["shard_len"]);
         let geometry = Geometry { data: data.len(), stride: len, offset: 0, len };
-        for erased in case["recoverable_erasures"].as_array().expect("sets") {
+        for erased in array(&case["recoverable_erasures"]) {
             let mut block = [data.concat(), parity.concat()].concat();
             let mut present = vec![true; data.len() + parity.len()];
-            for shard in erased.as_array().expect("a set").iter().map(number) {
+            for shard in array(erased).iter().map(number) {
                 present[shard] = false;
                 block[geometry.range(shard)].fill(0x55);
             }
