@@ -216,7 +216,7 @@ fn every_layout_obeys_the_receivers_rules() {
                 for block in layout.blocks() {
                     let announced = usize::from(block.percent);
                     assert!((1..=1023).contains(&block.data));
-                    assert_eq!(block.parity, (block.data * announced + 99) / 100);
+                    assert_eq!(block.parity, (block.data * announced).div_ceil(100));
                     assert!(block.parity == 0 || block.packets() <= 255);
                     assert!(percent == 0 || block.percent == 0 || block.percent >= percent);
                 }
