@@ -47,6 +47,8 @@ pub struct AudioPacketizer {
     kernel: Kernel,
     /// Payloads of the block so far, then its parity, one per [`PAYLOAD_BYTES_MAX`].
     block: Box<[u8; PAYLOAD_BYTES_MAX * (BLOCK_PACKETS + BLOCK_PARITY)]>,
+    /// The payload in progress.
+    payload: Vec<u8>,
     /// Payload size of the block in progress.
     payload_bytes: usize,
     datagrams: Datagrams,
@@ -84,6 +86,7 @@ impl AudioPacketizer {
             matrix: Matrix::audio(),
             kernel: Kernel::best(),
             block: Box::new([0; PAYLOAD_BYTES_MAX * (BLOCK_PACKETS + BLOCK_PARITY)]),
+            payload: Vec::with_capacity(PAYLOAD_BYTES_MAX),
             payload_bytes: 0,
             datagrams: Datagrams {
                 bytes: Box::new([0; DATAGRAM_BYTES_MAX * (1 + BLOCK_PARITY)]),
@@ -112,13 +115,15 @@ impl AudioPacketizer {
         } else if bytes != self.payload_bytes {
             return Err(PacketError::Uneven { bytes, expected: self.payload_bytes });
         }
-        let payload = &mut self.block[index * PAYLOAD_BYTES_MAX..][..bytes];
-        match &self.cipher {
-            Some(cipher) => cipher.encrypt(self.sequence, opus, payload),
-            None => payload.copy_from_slice(opus),
+        self.payload.clear();
+        self.payload.extend_from_slice(opus);
+        if let Some(cipher) = &self.cipher {
+            cipher.encrypt(self.sequence, &mut self.payload);
         }
+        assert!(self.payload.len() == bytes);
+        self.block[index * PAYLOAD_BYTES_MAX..][..bytes].copy_from_slice(&self.payload);
         self.datagrams.lengths = [0; 1 + BLOCK_PARITY];
-        self.datagrams.write(0, &data_header(self.sequence, self.timestamp), payload);
+        self.datagrams.write(0, &data_header(self.sequence, self.timestamp), &self.payload);
         if index + 1 == BLOCK_PACKETS {
             self.write_parity();
         }
