@@ -7,6 +7,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use socket2::SockRef;
 
 use super::pacer::{Pacer, SEGMENTS_MAX};
@@ -15,6 +17,8 @@ use crate::time::Time;
 
 /// Bytes of one call with UDP_SEGMENT: the longest UDP payload over IPv4.
 const CALL_BYTES_MAX: usize = 65_507;
+/// Datagrams that one `discard_received` takes.
+const DISCARDED_MAX: usize = 64;
 /// What the send buffer is asked to hold; the kernel may grant less.
 const SEND_BUFFER_BYTES: usize = 1 << 20;
 
@@ -183,6 +187,26 @@ impl MediaSocket {
         Ok(sent)
     }
 
+    /// Throws away what the peer has sent, at most [`DISCARDED_MAX`] datagrams; how many there were.
+    /// On a known flow these are its pings: they show that the client lives, and say nothing new.
+    pub fn discard_received(&mut self) -> io::Result<usize> {
+        let mut discarded = 0;
+        while discarded < DISCARDED_MAX {
+            let mut none = [0; 0];
+            match rustix::net::recv(&self.fd, &mut none, RecvFlags::DONTWAIT) {
+                Ok(_) => discarded += 1,
+                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) => break,
+                // What became of an earlier datagram of ours; told once.
+                Err(Errno::CONNREFUSED | Errno::HOSTUNREACH | Errno::NETUNREACH) => {
+                    self.statistics.refused += 1;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(discarded)
+    }
+
     /// One system call; how many datagrams it took.
     fn send_some(&self, rest: &[u8], datagram_bytes: usize) -> io::Result<usize> {
         match self.way {
@@ -227,7 +251,7 @@ impl MediaSocket {
             let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
             let mut fds = [PollFd::new(&self.fd, PollFlags::OUT)];
             match poll(&mut fds, Some(&timeout)) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                Ok(0) | Err(Errno::INTR) => {}
                 Ok(_) => return Ok(true),
                 Err(error) => return Err(error.into()),
             }

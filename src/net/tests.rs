@@ -283,6 +283,24 @@ fn a_peer_that_is_gone_costs_nothing_but_a_count() {
     assert!(socket.statistics().refused > 0);
 }
 
+#[test]
+fn pings_are_discarded_and_counted_without_waiting() {
+    let (mut socket, client) = media("127.0.0.1");
+    let ours = socket2::SockRef::from(&socket).local_addr().expect("bound");
+    let ours = ours.as_socket().expect("an internet address");
+    assert_eq!(socket.discard_received().expect("readable"), 0);
+    for _ in 0..70 {
+        client.send_to(b"PING", ours).expect("sent");
+    }
+    wait(&socket);
+    assert_eq!(socket.discard_received().expect("readable"), 64);
+    assert_eq!(socket.discard_received().expect("readable"), 6);
+    drop(client);
+    socket.send_burst(&[1; 10], 10, soon()).expect("sent");
+    assert_eq!(socket.discard_received().expect("readable"), 0);
+    assert_eq!(socket.statistics().refused, 1);
+}
+
 /// A socket that is full after a few datagrams: on loopback UDP never is.
 fn narrow() -> (MediaSocket, UnixDatagram) {
     let (ours, theirs) = UnixDatagram::pair().expect("a pair");
