@@ -1,8 +1,9 @@
 //! The sending side of one viewer's flow: bursts of equally long datagrams over a connected socket.
 //!
 //! One system call carries up to 64 datagrams (UDP_SEGMENT). Where the kernel or the path refuses
-//! that, it falls back to sendmmsg and then to one call per datagram, and remembers. It never blocks
-//! longer than its caller's deadline and keeps nothing: what was not sent is the caller's to drop.
+//! that, it falls back to sendmmsg and then to one call per datagram, and remembers. It never
+//! blocks longer than its caller's deadline and keeps nothing: what was not sent is the caller's to
+//! drop.
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -114,7 +115,8 @@ impl MediaSocket {
 
     /// Sends `datagrams`, which are `datagram_bytes` each, one after the other; the last may be
     /// shorter. How many went before `deadline` (CLOCK_MONOTONIC): fewer than all means that the
-    /// socket stayed full. An error ends the burst: what was not sent is lost, the socket is usable.
+    /// socket stayed full. An error ends the burst: what was not sent is lost, the socket is
+    /// usable.
     pub fn send_burst(
         &mut self,
         datagrams: &[u8],
@@ -187,8 +189,9 @@ impl MediaSocket {
         Ok(sent)
     }
 
-    /// Throws away what the peer has sent, at most [`DISCARDED_MAX`] datagrams; how many there were.
-    /// On a known flow these are its pings: they show that the client lives, and say nothing new.
+    /// Throws away what the peer has sent, at most [`DISCARDED_MAX`] datagrams; how many there
+    /// were. On a known flow these are its pings: they show that the client lives, and say nothing
+    /// new.
     pub fn discard_received(&mut self) -> io::Result<usize> {
         let mut discarded = 0;
         while discarded < DISCARDED_MAX {

@@ -24,7 +24,8 @@ fn client(ip: &str) -> UdpSocket {
     socket
 }
 
-/// A door on a port of its own. Asked for any port, the kernel may give one that another door shares.
+/// A door on a port of its own. Asked for any port, the kernel may give one that another door
+/// shares.
 fn door(family: Family) -> DoorSocket {
     static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _turn = TURN.lock().expect("no test panics here");

@@ -1,7 +1,8 @@
 //! The inner loop of Reed-Solomon: linear combinations of byte strings over GF(2^8).
 //!
-//! Five ways to do the same: portable, SSSE3, AVX2 (table look-up by nibble), GFNI with 256 and with
-//! 512 bits (bit matrix). The processor's best is chosen at run time. Nothing here knows what the bytes mean.
+//! Five ways to do the same: portable, SSSE3, AVX2 (table look-up by nibble), GFNI with 256 and
+//! with 512 bits (bit matrix). The processor's best is chosen at run time. Nothing here knows what
+//! the bytes mean.
 #![expect(unsafe_code, reason = "vector instructions that are chosen at run time")]
 
 use super::field::NIBBLES;
