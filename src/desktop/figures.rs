@@ -38,8 +38,10 @@ pub struct Figures {
     pub frames_dropped_link_full: Count,
     /// Frames lost because the ring does not have the size of the mode.
     pub frames_dropped_ring_size: Count,
-    /// Frames lost because drawing failed (a client's buffer could not be read).
+    /// Frames lost because drawing failed as a whole.
     pub frames_dropped_render: Count,
+    /// Frames that lack a surface because its buffer could not be read.
+    pub pieces_left_out: Count,
     /// Hand-backs that named no frame in flight.
     pub hand_backs_refused: Count,
     /// Surface commits.
@@ -95,6 +97,7 @@ impl Figures {
             ("frames_dropped_link_full", self.frames_dropped_link_full.value()),
             ("frames_dropped_ring_size", self.frames_dropped_ring_size.value()),
             ("frames_dropped_render", self.frames_dropped_render.value()),
+            ("pieces_left_out", self.pieces_left_out.value()),
             ("hand_backs_refused", self.hand_backs_refused.value()),
             ("commits", self.commits.value()),
             ("clients", self.clients.value()),

@@ -18,6 +18,7 @@ pub const PIXEL_BYTES: usize = 4;
 /// A mapped memfd of fixed size with a picture in it.
 ///
 /// The fields drop in this order: the image, which points into the mapping, goes first.
+#[derive(Debug)]
 pub struct SlotMemory {
     image: Image<'static, 'static>,
     mapping: Mapping,
@@ -69,6 +70,7 @@ impl AsFd for SlotMemory {
 }
 
 /// A shared mapping of a whole memfd.
+#[derive(Debug)]
 struct Mapping {
     start: NonNull<c_void>,
     length: usize,

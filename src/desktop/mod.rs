@@ -61,6 +61,7 @@ pub struct DesktopConfig {
 }
 
 /// What a desktop is told.
+#[derive(Debug)]
 pub enum DesktopCommand {
     /// Something that the viewer's hands did. Controllers are not the desktop's: ignored.
     Input(InputEvent),

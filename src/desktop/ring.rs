@@ -12,6 +12,7 @@ use crate::ipc::RingSpec;
 use crate::limits::RING_SLOTS;
 
 /// `RING_SLOTS` slots of one size in memfds that cannot be resized.
+#[derive(Debug)]
 pub struct Ring {
     spec: RingSpec,
     slots: Vec<Slot>,
@@ -19,6 +20,7 @@ pub struct Ring {
     drawings: u64,
 }
 
+#[derive(Debug)]
 struct Slot {
     memory: SlotMemory,
     /// The frame that the encoder holds in this slot.

@@ -58,6 +58,8 @@ pub struct State {
     pub cursor: Cursor,
     pub drag_icon: Option<WlSurface>,
     pub screen: Screen,
+    /// Frames that the applications were told of.
+    pub presentations: u64,
 }
 
 impl State {
@@ -76,10 +78,12 @@ impl State {
             variant: &config.keyboard_variant,
             ..XkbConfig::default()
         };
-        let keyboard = seat.add_keyboard(xkb, REPEAT_DELAY_MS, REPEAT_RATE).map_err(|_| {
-            let (layout, variant) = (&config.keyboard_layout, &config.keyboard_variant);
-            DesktopError::Keymap { layout: layout.clone(), variant: variant.clone() }
-        })?;
+        let (layout, variant) = (&config.keyboard_layout, &config.keyboard_variant);
+        let no_keymap =
+            || DesktopError::Keymap { layout: layout.clone(), variant: variant.clone() };
+        let keyboard =
+            seat.add_keyboard(xkb, REPEAT_DELAY_MS, REPEAT_RATE).map_err(|_| no_keymap())?;
+        let text = TextKeys::new(layout, variant).ok_or_else(no_keymap)?;
         let pointer = seat.add_pointer();
         let touch = seat.add_touch();
 
@@ -111,16 +115,18 @@ impl State {
             seat,
             keyboard,
             keys: Keys::default(),
-            text: TextKeys::default(),
+            text,
             pointer,
             buttons: std::collections::BTreeSet::new(),
             pointed: None,
             touch,
             fingers: Fingers::default(),
             drag_icon: None,
+            presentations: 0,
         };
         state.apply_mode(config.mode);
-        state.pointer.set_location(state.area().to_f64().center());
+        let middle = (f64::from(config.mode.width) / 2.0, f64::from(config.mode.height) / 2.0);
+        state.pointer.set_location(middle.into());
         Ok(state)
     }
 

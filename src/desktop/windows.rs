@@ -38,6 +38,9 @@ const ZONE_MIN: i32 = 64;
 /// Of a floating window at least this much stays on the output.
 const VISIBLE_MIN: i32 = 32;
 
+/// Activation tokens that are remembered.
+const TOKENS_MAX: usize = 256;
+
 /// Alt+Tab in progress: the windows as they were stacked, and the one shown.
 pub struct Cycle {
     windows: Vec<Window>,
@@ -248,14 +251,11 @@ impl State {
 
     /// The keyboard goes where it belongs: to a layer that insists, or to the topmost window.
     pub fn focus_something(&mut self) {
-        if self.exclusive_layer().is_none()
-            && let Some(top) = self.space.elements().next_back().cloned()
-        {
-            self.focus_window(&top);
-            return;
+        let top = self.space.elements().next_back().cloned();
+        match (self.exclusive_layer(), top) {
+            (None, Some(top)) => self.focus_window(&top),
+            (layer, _) => self.set_keyboard_focus(layer),
         }
-        let focus = self.best_focus();
-        self.set_keyboard_focus(focus);
     }
 
     /// Alt+Tab: the next window comes up. The order is kept until Alt is let go.
@@ -526,6 +526,15 @@ impl XdgDecorationHandler for State {
 impl XdgActivationHandler for State {
     fn activation_state(&mut self) -> &mut XdgActivationState {
         &mut self.protocols.activation
+    }
+
+    /// Old tokens are forgotten, so that no client can pile them up.
+    fn token_created(&mut self, _: XdgActivationToken, _: XdgActivationTokenData) -> bool {
+        let activation = &mut self.protocols.activation;
+        if activation.tokens().count() >= TOKENS_MAX {
+            activation.retain_tokens(|_, _| false);
+        }
+        true
     }
 
     fn request_activation(
