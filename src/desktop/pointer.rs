@@ -93,7 +93,9 @@ impl State {
     /// A point of the output, from fractions of its width and height.
     pub fn at_fraction(&self, x: f64, y: f64) -> Point<f64, Logical> {
         let last = |size: u16| f64::from(size) - 1.0;
-        self.clamp((x * last(self.mode.width), y * last(self.mode.height)).into())
+        // Wayland's unit is 1/256, and what is sent is cut to it.
+        let round = |at: f64| (at * 256.0).round() / 256.0;
+        self.clamp((round(x * last(self.mode.width)), round(y * last(self.mode.height))).into())
     }
 
     /// A pen is a pointer whose tip is the left button.

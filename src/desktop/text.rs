@@ -73,7 +73,12 @@ impl TextKeys {
         let mut text = self.layout.before.clone();
         for (key, keysym) in &self.lent {
             if let Some((_, name)) = self.layout.names.iter().find(|(code, _)| code == key) {
-                let _ = writeln!(text, "key <{name}> {{ [ {:#x} ] }};", keysym.raw());
+                // Of this type Shift and Caps Lock are consumed: they change nothing.
+                let keysym = keysym.raw();
+                let _ = writeln!(
+                    text,
+                    "key <{name}> {{ type=\"ALPHABETIC\", [ {keysym:#x}, {keysym:#x} ] }};"
+                );
             }
         }
         text.push_str(&self.layout.after);

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 
 use smithay::backend::input::TouchSlot;
 use smithay::input::touch::{DownEvent, MotionEvent, UpEvent};
-use smithay::utils::SERIAL_COUNTER;
+use smithay::utils::{Logical, Point, SERIAL_COUNTER};
 
 use super::input::Effect;
 use super::state::{State, millis};
@@ -16,17 +16,23 @@ const FINGERS_MAX: u32 = 32;
 /// Which finger has which slot: clients name fingers by numbers of their own.
 #[derive(Debug, Default)]
 pub struct Fingers {
-    slots: BTreeMap<u32, u32>,
+    down: BTreeMap<u32, Finger>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Finger {
+    slot: u32,
+    at: Point<f64, Logical>,
 }
 
 impl Fingers {
     /// The lowest free slot for a new finger; None: it is down already, or too many are.
-    fn put(&mut self, pointer: u32) -> Option<u32> {
-        if self.slots.contains_key(&pointer) {
+    fn put(&mut self, pointer: u32, at: Point<f64, Logical>) -> Option<u32> {
+        if self.down.contains_key(&pointer) {
             return None;
         }
-        let slot = (0..FINGERS_MAX).find(|s| self.slots.values().all(|taken| taken != s))?;
-        self.slots.insert(pointer, slot);
+        let slot = (0..FINGERS_MAX).find(|&s| self.down.values().all(|taken| taken.slot != s))?;
+        self.down.insert(pointer, Finger { slot, at });
         Some(slot)
     }
 }
@@ -46,9 +52,9 @@ impl State {
     }
 
     fn finger_down(&mut self, touch: &Touch, now: Time) -> Effect {
-        let Some(slot) = self.fingers.put(touch.pointer) else { return Effect::Ignored };
-        self.cursor.shown = false;
         let location = self.at_fraction(f64::from(touch.x), f64::from(touch.y));
+        let Some(slot) = self.fingers.put(touch.pointer, location) else { return Effect::Ignored };
+        self.cursor.shown = false;
         self.focus_at(location);
         let under = self.surface_under(location);
         let handle = self.touch.clone();
@@ -64,19 +70,29 @@ impl State {
     }
 
     fn finger_moved(&mut self, touch: &Touch, now: Time) -> Effect {
-        let Some(&slot) = self.fingers.slots.get(&touch.pointer) else { return Effect::Ignored };
         let location = self.at_fraction(f64::from(touch.x), f64::from(touch.y));
-        let under = self.surface_under(location);
+        let Some(finger) = self.fingers.down.get_mut(&touch.pointer) else {
+            return Effect::Ignored;
+        };
+        finger.at = location;
+        let finger = *finger;
+        self.send_motion(finger, now);
         let handle = self.touch.clone();
-        let event =
-            MotionEvent { slot: TouchSlot::from(Some(slot)), location, time: millis(now) };
-        handle.motion(self, under, &event);
         handle.frame(self);
         Effect::Done
     }
 
+    fn send_motion(&mut self, finger: Finger, now: Time) {
+        let under = self.surface_under(finger.at);
+        let handle = self.touch.clone();
+        let slot = TouchSlot::from(Some(finger.slot));
+        handle.motion(self, under, &MotionEvent { slot, location: finger.at, time: millis(now) });
+    }
+
     fn finger_up(&mut self, pointer: u32, now: Time) -> Effect {
-        let Some(slot) = self.fingers.slots.remove(&pointer) else { return Effect::Ignored };
+        let Some(Finger { slot, .. }) = self.fingers.down.remove(&pointer) else {
+            return Effect::Ignored;
+        };
         let handle = self.touch.clone();
         let event = UpEvent {
             slot: TouchSlot::from(Some(slot)),
@@ -89,11 +105,14 @@ impl State {
     }
 
     /// All fingers are taken away as if they had never meant anything.
-    pub fn release_fingers(&mut self, _: Time) -> Effect {
-        if self.fingers.slots.is_empty() {
+    pub fn release_fingers(&mut self, now: Time) -> Effect {
+        if self.fingers.down.is_empty() {
             return Effect::Ignored;
         }
-        self.fingers.slots.clear();
+        // smithay 0.7 cancels only fingers that have moved since the last touch frame.
+        for (_, finger) in std::mem::take(&mut self.fingers.down) {
+            self.send_motion(finger, now);
+        }
         let handle = self.touch.clone();
         handle.cancel(self);
         Effect::Done
@@ -107,14 +126,15 @@ mod tests {
     #[test]
     fn fingers_get_the_lowest_free_slot_and_are_bounded() {
         let mut fingers = Fingers::default();
-        assert_eq!(fingers.put(900), Some(0));
-        assert_eq!(fingers.put(7), Some(1));
-        assert_eq!(fingers.put(900), None);
-        fingers.slots.remove(&900);
-        assert_eq!(fingers.put(8), Some(0));
+        let put = |fingers: &mut Fingers, pointer| fingers.put(pointer, Point::default());
+        assert_eq!(put(&mut fingers, 900), Some(0));
+        assert_eq!(put(&mut fingers, 7), Some(1));
+        assert_eq!(put(&mut fingers, 900), None);
+        fingers.down.remove(&900);
+        assert_eq!(put(&mut fingers, 8), Some(0));
         for pointer in 1000..1000 + FINGERS_MAX - 2 {
-            assert!(fingers.put(pointer).is_some());
+            assert!(put(&mut fingers, pointer).is_some());
         }
-        assert_eq!(fingers.put(5000), None);
+        assert_eq!(put(&mut fingers, 5000), None);
     }
 }

@@ -49,7 +49,7 @@ use crate::viewer::{Host, PATIENCE};
 pub enum Heard {
     Axis { vertical: bool, value: f64 },
     Axis120 { vertical: bool, value: i32 },
-    Button { code: u32, down: bool },
+    Button { serial: u32, code: u32, down: bool },
     Close,
     Configured { window: usize, width: i32, height: i32, states: Vec<u32> },
     Confined,
@@ -62,7 +62,7 @@ pub enum Heard {
     Mode { width: i32, height: i32, refresh: i32 },
     Modifiers { depressed: u32, locked: u32, group: u32 },
     Motion { x: f64, y: f64 },
-    PointerEnter { x: f64, y: f64 },
+    PointerEnter { serial: u32, x: f64, y: f64 },
     PopupDone,
     Presented { ns: u64, refresh: u32 },
     Relative { dx: f64, dy: f64 },
@@ -180,6 +180,16 @@ impl Client {
 
     pub fn until_heard(&mut self, wanted: &Heard) {
         self.until(&format!("{wanted:?}"), |heard| heard.contains(wanted).then_some(()));
+    }
+
+    /// The serial of the pointer's last arrival.
+    pub fn pointer_entered(&mut self) -> u32 {
+        self.until("pointer", |heard| {
+            heard.iter().rev().find_map(|h| match h {
+                Heard::PointerEnter { serial, .. } => Some(*serial),
+                _ => None,
+            })
+        })
     }
 
     /// A window that has said its first word and has its first answer, but shows nothing.
@@ -377,15 +387,15 @@ hear!(WlKeyboard, (), |ears, _keyboard, event, _user| {
 hear!(WlPointer, (), |ears, _pointer, event, _user| {
     let vertical = |axis| axis == WEnum::Value(wl_pointer::Axis::VerticalScroll);
     let heard = match event {
-        wl_pointer::Event::Enter { surface_x, surface_y, .. } => {
-            Heard::PointerEnter { x: surface_x, y: surface_y }
+        wl_pointer::Event::Enter { serial, surface_x, surface_y, .. } => {
+            Heard::PointerEnter { serial, x: surface_x, y: surface_y }
         }
         wl_pointer::Event::Motion { surface_x, surface_y, .. } => {
             Heard::Motion { x: surface_x, y: surface_y }
         }
-        wl_pointer::Event::Button { button, state, .. } => {
+        wl_pointer::Event::Button { serial, button, state, .. } => {
             let down = state == WEnum::Value(wl_pointer::ButtonState::Pressed);
-            Heard::Button { code: button, down }
+            Heard::Button { serial, code: button, down }
         }
         wl_pointer::Event::Axis { axis, value, .. } => {
             Heard::Axis { vertical: vertical(axis), value }
