@@ -5,9 +5,9 @@ use smithay::desktop::Window;
 use smithay::input::SeatHandler;
 use smithay::input::pointer::{
     AxisFrame, ButtonEvent, Focus, GestureHoldBeginEvent, GestureHoldEndEvent,
-    GesturePinchBeginEvent, GesturePinchEndEvent, GesturePinchUpdateEvent,
-    GestureSwipeBeginEvent, GestureSwipeEndEvent, GestureSwipeUpdateEvent, GrabStartData,
-    MotionEvent, PointerGrab, PointerInnerHandle, RelativeMotionEvent,
+    GesturePinchBeginEvent, GesturePinchEndEvent, GesturePinchUpdateEvent, GestureSwipeBeginEvent,
+    GestureSwipeEndEvent, GestureSwipeUpdateEvent, GrabStartData, MotionEvent, PointerGrab,
+    PointerInnerHandle, RelativeMotionEvent,
 };
 use smithay::reexports::wayland_protocols::xdg::shell::server::xdg_toplevel::{self, ResizeEdge};
 use smithay::reexports::wayland_server::Resource;
@@ -150,10 +150,8 @@ impl Drag {
                     let high = if max > 0 { max.max(low) } else { i32::MAX };
                     wanted.clamp(low, high)
                 };
-                let size = Size::from((
-                    limit(wanted.w, min.w, max.w),
-                    limit(wanted.h, min.h, max.h),
-                ));
+                let size =
+                    Size::from((limit(wanted.w, min.w, max.w), limit(wanted.h, min.h, max.h)));
                 self.tell_size(Some(size), true);
             }
         }

@@ -49,8 +49,7 @@ fn a_truncated_pool_costs_its_client_only() {
     let (evil, _, _) = hostile.introduce(|_| {});
     let file = memory(320 * 200 * 4);
     let pool = hostile.shm.create_pool(file.as_fd(), 320 * 200 * 4, &hostile.handle, ());
-    let buffer =
-        pool.create_buffer(0, 320, 200, 320 * 4, Format::Argb8888, &hostile.handle, ());
+    let buffer = pool.create_buffer(0, 320, 200, 320 * 4, Format::Argb8888, &hostile.handle, ());
     hostile.round_trip();
     rustix::fs::ftruncate(&file, 0).unwrap();
     evil.surface.attach(Some(&buffer), 0, 0);
@@ -69,8 +68,7 @@ fn a_pool_larger_than_its_file_costs_its_client_only() {
     let file = memory(4096);
     let pool = hostile.shm.create_pool(file.as_fd(), i32::MAX, &hostile.handle, ());
     let side = 23_000;
-    let buffer =
-        pool.create_buffer(0, side, side, side * 4, Format::Argb8888, &hostile.handle, ());
+    let buffer = pool.create_buffer(0, side, side, side * 4, Format::Argb8888, &hostile.handle, ());
     evil.surface.attach(Some(&buffer), 0, 0);
     evil.surface.damage_buffer(0, 0, side, side);
     evil.surface.commit();
@@ -94,7 +92,8 @@ fn a_pool_resized_to_nothing_costs_its_client_only() {
 #[test]
 fn floods_of_surfaces_pools_and_buffers_are_cut_off() {
     let (host, encoder, mut client, window) = honest();
-    let floods: [(&str, fn(&mut Client)); 3] = [
+    type Flood = (&'static str, fn(&mut Client));
+    let floods: [Flood; 3] = [
         ("surfaces", |c| {
             for _ in 0..10_000 {
                 c.compositor.create_surface(&c.handle, ());
@@ -212,11 +211,9 @@ fn a_truncated_keymap_of_a_virtual_keyboard_costs_its_client_only() {
 fn a_hostile_picture_size_or_place_leaves_the_rest_of_the_picture_alone() {
     let (host, encoder, mut client, window) = honest();
     let mut hostile = Client::connect(&host);
-    for (x, y, width, height) in [
-        (i32::MIN, i32::MIN, i32::MAX, i32::MAX),
-        (0, 0, i32::MAX, 1),
-        (i32::MAX, i32::MAX, 1, 1),
-    ] {
+    for (x, y, width, height) in
+        [(i32::MIN, i32::MIN, i32::MAX, i32::MAX), (0, 0, i32::MAX, 1), (i32::MAX, i32::MAX, 1, 1)]
+    {
         let evil = hostile.show(0, (4, 4));
         evil.xdg.set_window_geometry(x, y, width, height);
         hostile.paint(&evil.surface, 0, (4, 4));

@@ -76,9 +76,7 @@ fn two_windows() -> (Host, Client, Window, Window) {
 #[test]
 fn the_first_window_fills_the_output_and_the_second_floats_in_the_middle() {
     let (host, mut client, _red, _blue) = two_windows();
-    configured(&mut client, 0, |w, h, states| {
-        (w, h) == (320, 200) && states.contains(&MAXIMISED)
-    });
+    configured(&mut client, 0, |w, h, states| (w, h) == (320, 200) && states.contains(&MAXIMISED));
     configured(&mut client, 1, |w, h, states| (w, h) == (0, 0) && !states.contains(&MAXIMISED));
     let encoder = host.attach(MODE.width, MODE.height);
     let picture = encoder.picture_when("both", |p| p.count(rgb(BLUE)) == 800);
@@ -212,7 +210,9 @@ fn a_window_is_moved_by_the_pointer_when_its_client_asks() {
     blue.toplevel._move(&client.seat, serial);
     client.round_trip();
     point(&host, 10, 10);
-    encoder.picture_when("blue still there", |p| p.at(78, 58) == rgb(BLUE) && p.at(11, 12) != rgb(RED));
+    encoder.picture_when("blue still there", |p| {
+        p.at(78, 58) == rgb(BLUE) && p.at(11, 12) != rgb(RED)
+    });
 }
 
 #[test]
@@ -224,8 +224,7 @@ fn a_window_is_resized_by_its_left_edge_and_its_right_one_stays() {
     blue.toplevel.resize(&client.seat, serial, ResizeEdge::Left);
     client.round_trip();
     point(&host, 121, 95);
-    let size =
-        configured(&mut client, 1, |w, _, states| w == 60 && states.contains(&RESIZING));
+    let size = configured(&mut client, 1, |w, _, states| w == 60 && states.contains(&RESIZING));
     // The button is up before the client answers.
     button(&host, false);
     configured(&mut client, 1, |w, _, states| w == 60 && !states.contains(&RESIZING));
@@ -271,6 +270,31 @@ fn a_menu_has_the_keyboard_and_a_click_elsewhere_ends_it() {
     button(&host, true);
     client.until_heard(&Heard::PopupDone);
     button(&host, false);
+}
+
+#[test]
+fn a_window_too_large_to_float_fills_the_output() {
+    let (_host, mut client, _red, _blue) = two_windows();
+    let large = client.show(GREEN, (500, 100));
+    configured(&mut client, large.number, |w, h, states| {
+        (w, h) == (320, 200) && states.contains(&MAXIMISED)
+    });
+}
+
+#[test]
+fn a_window_that_comes_under_a_resting_pointer_hears_of_it() {
+    let (host, mut client, _red, _blue) = two_windows();
+    point(&host, 160, 100);
+    client.pointer_entered();
+    client.ears.heard.clear();
+    client.show(GREEN, (20, 20));
+    let at = client.until("the pointer", |heard| {
+        heard.iter().find_map(|h| match h {
+            Heard::PointerEnter { x, y, .. } => Some((*x, *y)),
+            _ => None,
+        })
+    });
+    assert_eq!(at, (10.0, 10.0));
 }
 
 #[test]
