@@ -2,6 +2,7 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use smithay::backend::renderer::Color32F;
 use smithay::backend::renderer::element::memory::MemoryRenderBufferRenderElement;
 use smithay::backend::renderer::element::solid::SolidColorRenderElement;
 use smithay::backend::renderer::element::surface::{
@@ -160,6 +161,7 @@ impl State {
         let mut contents = self.cursor_contents();
         let (upper, lower) = self.layer_order();
         self.layer_contents(&upper, &mut contents);
+        let mut covered = false;
         for window in self.space.elements().rev() {
             let Some(location) = self.space.element_location(window) else { continue };
             let at = location - window.geometry().loc;
@@ -170,6 +172,25 @@ impl State {
                 Scale::from(1.0),
                 1.0,
             ));
+            if lie(window) == Lie::Fullscreen {
+                // Nothing of what is below may show through, even if the window is too small.
+                let buffer = &mut self.backdrop;
+                buffer.update(
+                    self.space
+                        .output_geometry(&self.output)
+                        .map_or_else(Default::default, |g| g.size),
+                    Color32F::BLACK,
+                );
+                contents.push(Content::Solid(SolidColorRenderElement::from_buffer(
+                    buffer,
+                    (0, 0),
+                    1.0,
+                    1.0,
+                    Kind::Unspecified,
+                )));
+                covered = true;
+                break;
+            }
             if lie(window) == Lie::Floating
                 && let Some(border) = window.user_data().get::<Border>()
                 && let Some(geometry) = self.space.element_geometry(window)
@@ -178,7 +199,9 @@ impl State {
                 contents.extend(border.around(geometry, active).into_iter().map(Content::Solid));
             }
         }
-        self.layer_contents(&lower, &mut contents);
+        if !covered {
+            self.layer_contents(&lower, &mut contents);
+        }
         contents.into_iter().map(|content| Piece { content, failures }).collect()
     }
 

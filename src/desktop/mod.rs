@@ -47,6 +47,8 @@ pub const WAYLAND_DISPLAY: &str = "wayland-0";
 pub const COMMANDS_MAX: usize = 1024;
 /// Longest wait for the Wayland socket.
 const START_DEADLINE: Duration = Duration::from_secs(5);
+/// Clients nest surfaces, and walks over them recurse.
+const STACK_BYTES: usize = 16 * 1024 * 1024;
 /// Longest wait for the thread's end.
 const STOP_DEADLINE: Duration = Duration::from_secs(2);
 
@@ -132,7 +134,8 @@ pub fn start(config: DesktopConfig) -> Result<Desktop, DesktopError> {
     let (ending, ended) = mpsc::sync_channel::<()>(0);
     let thread = {
         let figures = figures.clone();
-        std::thread::Builder::new().name("desktop".into()).spawn(move || {
+        let thread = std::thread::Builder::new().name("desktop".into()).stack_size(STACK_BYTES);
+        thread.spawn(move || {
             let _ending = ending;
             run::run(config, queue, figures, &ready);
         })?

@@ -3,6 +3,7 @@
 //! The protocols are answered in `protocols`, `windows`, `layers`; drawing is `draw`; hands are `input`.
 use std::sync::Arc;
 
+use smithay::backend::renderer::element::solid::SolidColorBuffer;
 use smithay::desktop::{PopupManager, Space, Window};
 use smithay::input::Seat;
 use smithay::input::keyboard::{KeyboardHandle, XkbConfig};
@@ -57,6 +58,8 @@ pub struct State {
     pub fingers: Fingers,
     pub cursor: Cursor,
     pub drag_icon: Option<WlSurface>,
+    /// What is behind a fullscreen window.
+    pub backdrop: SolidColorBuffer,
     pub screen: Screen,
     /// Frames that the applications were told of.
     pub presentations: u64,
@@ -122,6 +125,7 @@ impl State {
             touch,
             fingers: Fingers::default(),
             drag_icon: None,
+            backdrop: SolidColorBuffer::default(),
             presentations: 0,
         };
         state.apply_mode(config.mode);

@@ -101,7 +101,15 @@ impl State {
             (false, false) if !toplevel.is_initial_configure_sent() => self.introduce(window),
             (false, true) => self.map(window),
             (true, false) => self.unmap(window),
-            _ => {}
+            (true, true) => {
+                let location = self.seat_of(window);
+                if let Some(location) = location
+                    && self.space.element_location(window) != Some(location)
+                {
+                    self.space.relocate(window, location);
+                }
+            }
+            (false, false) => {}
         }
     }
 
@@ -148,11 +156,7 @@ impl State {
 
     fn map(&mut self, window: &Window) {
         self.unmapped.retain(|w| w != window);
-        let location = match lie(window) {
-            Lie::Fullscreen => self.area().loc,
-            Lie::Maximised => self.zone().loc,
-            Lie::Floating => self.middle(window),
-        };
+        let location = self.seat_of(window).unwrap_or_else(|| self.middle(window));
         self.space.map_element(window.clone(), location, true);
         self.focus_window(window);
         let (zone, size) = (self.zone().size, window.geometry().size);
@@ -164,6 +168,20 @@ impl State {
             // It would not fit: let it fill what there is.
             self.lay(toplevel, Lie::Maximised);
         }
+    }
+
+    /// Where a window that does not float lies: in the middle of what it is to fill, if it stays
+    /// smaller than told.
+    fn seat_of(&self, window: &Window) -> Option<Point<i32, Logical>> {
+        let fill = match lie(window) {
+            Lie::Fullscreen => self.area(),
+            Lie::Maximised => self.zone(),
+            Lie::Floating => return None,
+        };
+        let size = window.geometry().size;
+        let spare = |length: i32, own: i32| length.saturating_sub(own).max(0) / 2;
+        let spare = (spare(fill.size.w, size.w), spare(fill.size.h, size.h));
+        Some(fill.loc + Point::from(spare))
     }
 
     /// The middle of its parent, or of the free zone; the top left corner stays visible.
@@ -274,14 +292,9 @@ impl State {
     }
 
     pub fn arrange_windows(&mut self) {
-        let zone = self.zone();
         let windows: Vec<Window> = self.space.elements().cloned().collect();
         for window in windows {
-            let location = match lie(&window) {
-                Lie::Fullscreen => self.area().loc,
-                Lie::Maximised => zone.loc,
-                Lie::Floating => self.pulled_in(&window),
-            };
+            let location = self.seat_of(&window).unwrap_or_else(|| self.pulled_in(&window));
             self.reconfigure(&window);
             if self.space.element_location(&window) != Some(location) {
                 self.space.relocate(&window, location);
@@ -343,11 +356,8 @@ impl State {
         // An answer is owed even where nothing changes.
         toplevel.send_configure();
         if self.is_mapped(&window) {
-            let location = match to {
-                Lie::Fullscreen => self.area().loc,
-                Lie::Maximised => self.zone().loc,
-                Lie::Floating => back.map_or_else(|| self.middle(&window), |b| b.loc),
-            };
+            let floating = || back.map_or_else(|| self.middle(&window), |b| b.loc);
+            let location = self.seat_of(&window).unwrap_or_else(floating);
             self.space.relocate(&window, location);
         }
     }

@@ -18,6 +18,8 @@ use wayland_client::protocol::wl_registry::{self, WlRegistry};
 use wayland_client::protocol::wl_seat::WlSeat;
 use wayland_client::protocol::wl_shm::{Format, WlShm};
 use wayland_client::protocol::wl_shm_pool::WlShmPool;
+use wayland_client::protocol::wl_subcompositor::WlSubcompositor;
+use wayland_client::protocol::wl_subsurface::WlSubsurface;
 use wayland_client::protocol::wl_surface::WlSurface;
 use wayland_client::protocol::wl_touch::{self, WlTouch};
 use wayland_client::{Connection, Dispatch, EventQueue, Proxy, QueueHandle, WEnum, delegate_noop};
@@ -36,6 +38,8 @@ use wayland_protocols::wp::relative_pointer::zv1::client::zwp_relative_pointer_m
 use wayland_protocols::wp::relative_pointer::zv1::client::zwp_relative_pointer_v1::{
     self, ZwpRelativePointerV1,
 };
+use wayland_protocols::wp::viewporter::client::wp_viewport::WpViewport;
+use wayland_protocols::wp::viewporter::client::wp_viewporter::WpViewporter;
 use wayland_protocols::xdg::shell::client::xdg_popup::{self, XdgPopup};
 use wayland_protocols::xdg::shell::client::xdg_positioner::XdgPositioner;
 use wayland_protocols::xdg::shell::client::xdg_surface::{self, XdgSurface};
@@ -92,6 +96,8 @@ pub struct Client {
     pub pointer: WlPointer,
     pub constraints: ZwpPointerConstraintsV1,
     pub presentation: WpPresentation,
+    pub subcompositor: WlSubcompositor,
+    pub viewporter: WpViewporter,
 }
 
 /// A toplevel window.
@@ -121,6 +127,8 @@ impl Client {
             shell: globals.bind(&handle, 6..=6, ()).unwrap(),
             constraints: globals.bind(&handle, 1..=1, ()).unwrap(),
             presentation: globals.bind(&handle, 1..=1, ()).unwrap(),
+            subcompositor: globals.bind(&handle, 1..=1, ()).unwrap(),
+            viewporter: globals.bind(&handle, 1..=1, ()).unwrap(),
             seat,
             pointer,
             handle,
@@ -460,6 +468,10 @@ hear!(WpPresentation, (), |_ears, _presentation, event, _user| {
 delegate_noop!(Ears: WlCompositor);
 delegate_noop!(Ears: WlRegion);
 delegate_noop!(Ears: WlShmPool);
+delegate_noop!(Ears: WlSubcompositor);
+delegate_noop!(Ears: WlSubsurface);
+delegate_noop!(Ears: WpViewport);
+delegate_noop!(Ears: WpViewporter);
 delegate_noop!(Ears: XdgPositioner);
 delegate_noop!(Ears: ZwpRelativePointerManagerV1);
 delegate_noop!(Ears: ZwpPointerConstraintsV1);

@@ -223,6 +223,43 @@ fn a_hostile_picture_size_or_place_leaves_the_rest_of_the_picture_alone() {
     client.until_heard(&Heard::KeyboardEnter { window: window.number });
 }
 
+#[test]
+fn monstrous_scaling_leaves_the_rest_of_the_picture_alone() {
+    let (host, encoder, mut client, window) = honest();
+    let mut hostile = Client::connect(&host);
+    for (width, height) in [(i32::MAX, i32::MAX), (i32::MAX, 1), (1_000_000, 3)] {
+        let evil = hostile.show(0, (4, 4));
+        let viewport = hostile.viewporter.get_viewport(&evil.surface, &hostile.handle, ());
+        viewport.set_source(0.0, 0.0, 1.0 / 256.0, 1.0 / 256.0);
+        viewport.set_destination(width, height);
+        hostile.paint(&evil.surface, 0, (4, 4));
+        let _ = hostile.listen(Duration::from_millis(50));
+        client.paint(&window.surface, RED, (320, 200));
+        encoder.give_back(encoder.note());
+    }
+    unharmed(&host, &encoder, &mut client, &window);
+}
+
+#[test]
+fn a_thousand_nested_surfaces_harm_nobody() {
+    let (host, encoder, mut client, window) = honest();
+    let mut hostile = Client::connect(&host);
+    let (evil, _, _) = hostile.introduce(|_| {});
+    let buffer = hostile.buffer(0, 1, 1);
+    let mut parent = evil.surface.clone();
+    for _ in 0..1000 {
+        let surface = hostile.compositor.create_surface(&hostile.handle, ());
+        hostile.subcompositor.get_subsurface(&surface, &parent, &hostile.handle, ()).set_desync();
+        surface.attach(Some(&buffer), 0, 0);
+        surface.commit();
+        parent = surface;
+        let _ = hostile.listen(Duration::ZERO);
+    }
+    hostile.paint(&evil.surface, 0, (4, 4));
+    hostile.round_trip();
+    unharmed(&host, &encoder, &mut client, &window);
+}
+
 /// Wayland by hand, for what no library would send.
 struct Raw {
     stream: UnixStream,

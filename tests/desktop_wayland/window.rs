@@ -187,6 +187,27 @@ fn maximise_fullscreen_and_back() {
 }
 
 #[test]
+fn a_window_that_stays_smaller_than_told_is_in_the_middle() {
+    let host = Host::start();
+    let encoder = host.attach(MODE.width, MODE.height);
+    let mut client = Client::connect(&host);
+    let (window, width, height) = client.introduce(|_| {});
+    assert_eq!((width, height), (320, 200));
+    client.paint(&window.surface, RED, (100, 60));
+    let picture = encoder.picture_when("a red window", |p| p.count(rgb(RED)) == 6000);
+    assert_eq!((picture.at(110, 70), picture.at(209, 129)), (rgb(RED), rgb(RED)));
+    // In fullscreen nothing else shows.
+    window.toplevel.set_fullscreen(None);
+    client.round_trip();
+    encoder.picture_when("black around it", |p| {
+        p.count(rgb(RED)) == 6000 && p.count(0) == 320 * 200 - 6000
+    });
+    // And when it obeys after all, it fills the output.
+    client.paint(&window.surface, RED, (320, 200));
+    encoder.picture_when("a large red window", |p| p.is(rgb(RED)));
+}
+
+#[test]
 fn a_window_is_moved_by_the_pointer_when_its_client_asks() {
     let (host, mut client, _red, blue) = two_windows();
     let encoder = host.attach(MODE.width, MODE.height);
