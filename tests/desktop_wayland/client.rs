@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use smithay::input::keyboard::xkb;
+use wayland_client::backend::WaylandError;
 use wayland_client::globals::{GlobalListContents, registry_queue_init};
 use wayland_client::protocol::wl_buffer::WlBuffer;
 use wayland_client::protocol::wl_callback::{self, WlCallback};
@@ -141,12 +142,13 @@ impl Client {
 
     /// All that was asked is answered.
     pub fn round_trip(&mut self) {
+        self.flush();
         self.queue.roundtrip(&mut self.ears).unwrap();
     }
 
     /// Listens for a while; an error is that of the connection.
     pub fn listen(&mut self, wait: Duration) -> Result<(), wayland_client::DispatchError> {
-        self.queue.flush()?;
+        self.try_flush()?;
         self.queue.dispatch_pending(&mut self.ears)?;
         if let Some(guard) = self.queue.prepare_read() {
             let fd = guard.connection_fd();
@@ -158,8 +160,7 @@ impl Client {
             let ready = rustix::event::poll(&mut poll, Some(&timeout)).unwrap_or(0);
             if ready > 0 {
                 match guard.read() {
-                    Err(wayland_client::backend::WaylandError::Io(e))
-                        if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Err(WaylandError::Io(e)) if e.kind() == std::io::ErrorKind::WouldBlock => {}
                     other => {
                         other?;
                     }
@@ -240,7 +241,26 @@ impl Client {
         surface.attach(Some(&buffer), 0, 0);
         surface.damage_buffer(0, 0, width, height);
         surface.commit();
-        self.queue.flush().unwrap();
+        self.flush();
+    }
+
+    /// Sends what is waiting, however long the compositor takes to read it.
+    pub fn flush(&mut self) {
+        self.try_flush().unwrap();
+    }
+
+    /// The same; an error is that of the connection.
+    pub fn try_flush(&mut self) -> Result<(), WaylandError> {
+        let start = Instant::now();
+        loop {
+            match self.queue.flush() {
+                Err(WaylandError::Io(e)) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                    assert!(start.elapsed() < PATIENCE, "the compositor does not read");
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                other => return other,
+            }
+        }
     }
 
     pub fn buffer(&mut self, colour: u32, width: i32, height: i32) -> WlBuffer {

@@ -97,14 +97,14 @@ fn floods_of_surfaces_pools_and_buffers_are_cut_off() {
         ("surfaces", |c| {
             for _ in 0..10_000 {
                 c.compositor.create_surface(&c.handle, ());
-                let _ = c.listen(Duration::ZERO);
+                let _ = c.try_flush();
             }
         }),
         ("pools", |c| {
             let file = memory(4096);
             for _ in 0..700 {
                 c.shm.create_pool(file.as_fd(), 4096, &c.handle, ());
-                let _ = c.listen(Duration::ZERO);
+                let _ = c.try_flush();
             }
         }),
         ("buffers", |c| {
@@ -112,7 +112,7 @@ fn floods_of_surfaces_pools_and_buffers_are_cut_off() {
             let pool = c.shm.create_pool(file.as_fd(), 4096, &c.handle, ());
             for _ in 0..10_000 {
                 pool.create_buffer(0, 1, 1, 4, Format::Argb8888, &c.handle, ());
-                let _ = c.listen(Duration::ZERO);
+                let _ = c.try_flush();
             }
         }),
     ];
@@ -253,7 +253,7 @@ fn a_thousand_nested_surfaces_harm_nobody() {
         surface.attach(Some(&buffer), 0, 0);
         surface.commit();
         parent = surface;
-        let _ = hostile.listen(Duration::ZERO);
+        hostile.flush();
     }
     hostile.paint(&evil.surface, 0, (4, 4));
     hostile.round_trip();
