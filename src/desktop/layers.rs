@@ -1,6 +1,6 @@
 //! Layer-shell surfaces: backgrounds, panels, launchers.
 use smithay::delegate_layer_shell;
-use smithay::desktop::{LayerSurface, PopupKind, WindowSurfaceType, layer_map_for_output};
+use smithay::desktop::{LayerSurface, WindowSurfaceType, layer_map_for_output};
 use smithay::reexports::wayland_server::protocol::wl_output::WlOutput;
 use smithay::reexports::wayland_server::protocol::wl_surface::WlSurface;
 use smithay::utils::{Logical, Point};
@@ -111,8 +111,9 @@ impl WlrLayerShellHandler for State {
         let _ = layer_map_for_output(&self.output).map_layer(&layer);
     }
 
+    /// The menu is tracked since it was made; now it has a parent.
     fn new_popup(&mut self, _: WlrLayerSurface, popup: PopupSurface) {
-        let _ = self.popups.track_popup(PopupKind::Xdg(popup));
+        self.unconstrain(&popup);
     }
 
     fn layer_destroyed(&mut self, surface: WlrLayerSurface) {

@@ -21,7 +21,7 @@ pub const PIXEL_BYTES: usize = 4;
 #[derive(Debug)]
 pub struct SlotMemory {
     image: Image<'static, 'static>,
-    mapping: Mapping,
+    _mapping: Mapping,
     fd: OwnedFd,
 }
 
@@ -43,23 +43,19 @@ impl SlotMemory {
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         let mapping = Mapping::new(fd.as_fd(), length)?;
         // SAFETY: the mapping is `stride * height` bytes, page aligned, and outlives the image: both
-        // are owned by this value, the image is dropped first and never handed out by value.
+        // are owned by this value, the image is dropped first, and `image` lends it to the renderer's
+        // `bind` only, which does not keep it.
         let image = unsafe {
             let format = FormatCode::X8R8G8B8;
             Image::from_raw_mut(format, width, height, mapping.pointer().cast(), stride, false)
         }
         .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        Ok(Self { image, mapping, fd })
+        Ok(Self { image, _mapping: mapping, fd })
     }
 
     /// The picture, to be drawn into.
     pub fn image(&mut self) -> &mut Image<'static, 'static> {
         &mut self.image
-    }
-
-    /// A copy of the picture's bytes, row by row without gaps. For tests and screenshots.
-    pub fn to_vec(&self) -> Vec<u8> {
-        self.mapping.to_vec()
     }
 }
 
@@ -92,17 +88,6 @@ impl Mapping {
 
     fn pointer(&self) -> *mut c_void {
         self.start.as_ptr()
-    }
-
-    fn to_vec(&self) -> Vec<u8> {
-        let mut bytes = vec![0; self.length];
-        // SAFETY: `length` bytes are mapped and sealed against shrinking. Another process may write
-        // meanwhile, so they are copied by pointer and never seen through a reference.
-        unsafe {
-            let from = self.start.as_ptr().cast::<u8>();
-            std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), self.length);
-        }
-        bytes
     }
 }
 

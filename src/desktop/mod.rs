@@ -39,7 +39,7 @@ mod text;
 mod touch;
 mod windows;
 
-pub use ring::{NotInFlight, Ring};
+pub use ring::Ring;
 
 /// The Wayland socket's name. Each session has a runtime directory of its own, so none can collide.
 pub const WAYLAND_DISPLAY: &str = "wayland-0";

@@ -31,7 +31,7 @@ struct Slot {
 
 /// A hand-back that fits no frame in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotInFlight;
+pub(super) struct NotInFlight;
 
 impl Ring {
     /// Black slots for pictures of `width` times `height` pixels.
@@ -62,11 +62,6 @@ impl Ring {
     /// The slots' memfds, in slot order; they cross to the encoder once.
     pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
         self.slots.iter().map(|s| s.memory.as_fd()).collect()
-    }
-
-    /// A copy of what a slot shows; None: no such slot.
-    pub fn picture(&self, slot: u32) -> Option<Vec<u8>> {
-        Some(self.slots.get(slot as usize)?.memory.to_vec())
     }
 
     /// The free slot that needs the least drawing: the one drawn last. None: the encoder holds all.

@@ -34,7 +34,7 @@ const TOKENS_MAX: usize = 256;
 
 impl State {
     /// Keeps a menu on the output.
-    fn unconstrain(&self, popup: &PopupSurface) {
+    pub fn unconstrain(&self, popup: &PopupSurface) {
         let kind = PopupKind::Xdg(popup.clone());
         let Ok(root) = find_popup_root_surface(&kind) else { return };
         let origin = match self.window_of(&root) {

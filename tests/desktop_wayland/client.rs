@@ -6,6 +6,12 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use smithay::input::keyboard::xkb;
+use smithay_client_toolkit::reexports::protocols_wlr::layer_shell::v1::client::zwlr_layer_shell_v1::{
+    Layer, ZwlrLayerShellV1,
+};
+use smithay_client_toolkit::reexports::protocols_wlr::layer_shell::v1::client::zwlr_layer_surface_v1::{
+    self, ZwlrLayerSurfaceV1,
+};
 use wayland_client::backend::WaylandError;
 use wayland_client::globals::{GlobalListContents, registry_queue_init};
 use wayland_client::protocol::wl_buffer::WlBuffer;
@@ -99,6 +105,7 @@ pub struct Client {
     pub presentation: WpPresentation,
     pub subcompositor: WlSubcompositor,
     pub viewporter: WpViewporter,
+    pub layers: ZwlrLayerShellV1,
 }
 
 /// A toplevel window.
@@ -130,6 +137,7 @@ impl Client {
             presentation: globals.bind(&handle, 1..=1, ()).unwrap(),
             subcompositor: globals.bind(&handle, 1..=1, ()).unwrap(),
             viewporter: globals.bind(&handle, 1..=1, ()).unwrap(),
+            layers: globals.bind(&handle, 4..=4, ()).unwrap(),
             seat,
             pointer,
             handle,
@@ -235,6 +243,32 @@ impl Client {
         window
     }
 
+    /// A layer surface of the size that it is told, in one colour.
+    pub fn show_layer(
+        &mut self,
+        colour: u32,
+        layer: Layer,
+        prepare: impl FnOnce(&ZwlrLayerSurfaceV1),
+    ) -> (WlSurface, ZwlrLayerSurfaceV1, usize) {
+        let number = self.ears.windows.len();
+        let surface = self.compositor.create_surface(&self.handle, ());
+        self.ears.windows.push(surface.clone());
+        let name = "test".to_owned();
+        let role = self.layers.get_layer_surface(&surface, None, layer, name, &self.handle, number);
+        prepare(&role);
+        surface.commit();
+        let size = self.until("layer configure", |heard| {
+            heard.iter().find_map(|h| match h {
+                Heard::Configured { window, width, height, .. } if *window == number => {
+                    Some((*width, *height))
+                }
+                _ => None,
+            })
+        });
+        self.paint(&surface, colour, size);
+        (surface, role, number)
+    }
+
     /// Puts one colour (0xAARRGGBB, multiplied) on a surface.
     pub fn paint(&mut self, surface: &WlSurface, colour: u32, (width, height): (i32, i32)) {
         let buffer = self.buffer(colour, width, height);
@@ -337,6 +371,14 @@ hear!(XdgSurface, usize, |ears, surface, event, number| {
         surface.ack_configure(serial);
         let (width, height, states) = ears.pending.clone();
         ears.heard.push(Heard::Configured { window: *number, width, height, states });
+    }
+});
+
+hear!(ZwlrLayerSurfaceV1, usize, |ears, surface, event, number| {
+    if let zwlr_layer_surface_v1::Event::Configure { serial, width, height } = event {
+        surface.ack_configure(serial);
+        let (width, height) = (width as i32, height as i32);
+        ears.heard.push(Heard::Configured { window: *number, width, height, states: vec![] });
     }
 });
 
@@ -490,6 +532,7 @@ delegate_noop!(Ears: WlRegion);
 delegate_noop!(Ears: WlShmPool);
 delegate_noop!(Ears: WlSubcompositor);
 delegate_noop!(Ears: WlSubsurface);
+delegate_noop!(Ears: ZwlrLayerShellV1);
 delegate_noop!(Ears: WpViewport);
 delegate_noop!(Ears: WpViewporter);
 delegate_noop!(Ears: XdgPositioner);

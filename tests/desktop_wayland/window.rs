@@ -2,6 +2,10 @@
 use moonshard::desktop::DesktopCommand;
 use moonshard::proto::input::{InputEvent, Modifiers, MouseButton};
 use moonshard::proto::stream::Mode;
+use smithay_client_toolkit::reexports::protocols_wlr::layer_shell::v1::client::zwlr_layer_shell_v1::Layer;
+use smithay_client_toolkit::reexports::protocols_wlr::layer_shell::v1::client::zwlr_layer_surface_v1::{
+    Anchor as LayerAnchor, KeyboardInteractivity,
+};
 use wayland_protocols::xdg::shell::client::xdg_positioner::{Anchor, Gravity};
 use wayland_protocols::xdg::shell::client::xdg_toplevel::ResizeEdge;
 
@@ -205,6 +209,46 @@ fn a_window_that_stays_smaller_than_told_is_in_the_middle() {
     // And when it obeys after all, it fills the output.
     client.paint(&window.surface, RED, (320, 200));
     encoder.picture_when("a large red window", |p| p.is(rgb(RED)));
+}
+
+#[test]
+fn panels_keep_their_zone_and_launchers_get_the_keyboard_while_they_are_there() {
+    let (host, mut client, red, _blue) = two_windows();
+    let encoder = host.attach(MODE.width, MODE.height);
+    let (panel, role, _) = client.show_layer(GREEN, Layer::Top, |role| {
+        role.set_size(0, 24);
+        role.set_anchor(LayerAnchor::Top | LayerAnchor::Left | LayerAnchor::Right);
+        role.set_exclusive_zone(24);
+    });
+    configured(&mut client, 0, |w, h, _| (w, h) == (320, 176));
+    client.paint(&red.surface, RED, (320, 176));
+    encoder.picture_when("a panel above a window", |p| {
+        let panel = p.at(0, 0) == rgb(GREEN) && p.at(319, 23) == rgb(GREEN);
+        panel && p.at(5, 24) == rgb(RED) && p.at(319, 199) == rgb(RED)
+    });
+
+    client.ears.heard.clear();
+    let (_, launcher, number) = client.show_layer(0xFF_FF_FF_00, Layer::Overlay, |role| {
+        role.set_size(50, 50);
+        role.set_keyboard_interactivity(KeyboardInteractivity::Exclusive);
+    });
+    client.until_heard(&Heard::KeyboardEnter { window: number });
+    // A click elsewhere does not take it away.
+    point(&host, 5, 190);
+    button(&host, true);
+    button(&host, false);
+    key(&host, 0x41, true);
+    key(&host, 0x41, false);
+    client.until("a key", |heard| {
+        heard.iter().any(|h| matches!(h, Heard::Key { code: 30, .. })).then_some(())
+    });
+    assert!(!client.ears.heard.contains(&Heard::KeyboardEnter { window: 0 }));
+    launcher.destroy();
+    client.until_heard(&Heard::KeyboardEnter { window: 0 });
+
+    role.destroy();
+    panel.destroy();
+    configured(&mut client, 0, |w, h, _| (w, h) == (320, 200));
 }
 
 #[test]
