@@ -28,8 +28,11 @@ use smithay::wayland::shell::wlr_layer::Layer;
 use super::border::Border;
 use super::clock::{Due, RefreshClock};
 use super::state::State;
-use super::windows::{Lie, lie};
+use super::windows::{Lie, is_active, lie};
 use crate::time::Time;
+
+/// How often a window behind a fullscreen one is told to go on.
+const COVERED_BEAT: Duration = Duration::from_secs(1);
 
 /// One thing to draw. A piece whose drawing fails is left out; the others are drawn all the same: no
 /// client can take the picture from the rest.
@@ -195,8 +198,8 @@ impl State {
                 && let Some(border) = window.user_data().get::<Border>()
                 && let Some(geometry) = self.space.element_geometry(window)
             {
-                let active = self.space.elements().next_back() == Some(window);
-                contents.extend(border.around(geometry, active).into_iter().map(Content::Solid));
+                let sides = border.around(geometry, is_active(window));
+                contents.extend(sides.into_iter().map(Content::Solid));
             }
         }
         if !covered {
@@ -279,7 +282,16 @@ impl State {
         let time = Duration::from_nanos(now.0);
         let output = &self.output;
         let always = Some(Duration::ZERO);
-        for window in self.space.elements().chain(&self.unmapped) {
+        let mut covered = false;
+        for window in self.space.elements().rev() {
+            if covered {
+                window.send_frame(output, time, Some(COVERED_BEAT), |_, _| None);
+            } else {
+                window.send_frame(output, time, always, |_, _| Some(output.clone()));
+            }
+            covered |= lie(window) == Lie::Fullscreen;
+        }
+        for window in &self.unmapped {
             window.send_frame(output, time, always, |_, _| Some(output.clone()));
         }
         let map = layer_map_for_output(output);

@@ -53,6 +53,12 @@ pub fn lie(window: &Window) -> Lie {
     })
 }
 
+/// The window was told that it has the keyboard.
+pub fn is_active(window: &Window) -> bool {
+    let active = xdg_toplevel::State::Activated;
+    window.toplevel().is_some_and(|t| t.with_pending_state(|p| p.states.contains(active)))
+}
+
 fn surface_of(window: &Window) -> Option<&WlSurface> {
     Some(window.toplevel()?.wl_surface())
 }
@@ -222,10 +228,18 @@ impl State {
         }
     }
 
-    /// Raises a window and gives it the keyboard.
+    /// Raises a window, its dialogs above it, and gives it the keyboard.
     pub fn focus_window(&mut self, window: &Window) {
         self.space.raise_element(window, true);
         let windows: Vec<Window> = self.space.elements().cloned().collect();
+        for dialog in windows.iter().filter(|w| {
+            w.toplevel().is_some_and(|t| {
+                let parent = t.parent();
+                parent.is_some() && parent.as_ref() == surface_of(window)
+            })
+        }) {
+            self.space.raise_element(dialog, false);
+        }
         for other in windows {
             other.set_activated(other == *window);
             if let Some(toplevel) = other.toplevel()

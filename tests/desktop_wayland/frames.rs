@@ -151,8 +151,8 @@ fn an_unchanged_picture_is_repeated_at_the_full_rate_then_at_the_idle_rate() {
     let idle: Vec<u64> =
         notes.iter().map(after).filter(|&ns| (600_000_000..2_400_000_000).contains(&ns)).collect();
     // A slow machine misses ticks but never adds any.
-    assert!((10..=29).contains(&settling), "{settling} frames in the first 480 ms");
-    assert!((9..=19).contains(&idle.len()), "{} frames in 1.8 s of idling", idle.len());
+    assert!((5..=29).contains(&settling), "{settling} frames in the first 480 ms");
+    assert!((5..=19).contains(&idle.len()), "{} frames in 1.8 s of idling", idle.len());
 }
 
 #[test]

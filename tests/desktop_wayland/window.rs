@@ -116,6 +116,24 @@ fn focus_follows_a_new_window_and_a_click() {
 }
 
 #[test]
+fn a_dialog_stays_above_its_window() {
+    let host = Host::start();
+    let mut client = Client::connect(&host);
+    let red = client.show(RED, (10, 10));
+    let parent = red.toplevel.clone();
+    client.show_prepared(BLUE, (40, 20), move |toplevel| toplevel.set_parent(Some(&parent)));
+    client.until_heard(&Heard::KeyboardEnter { window: 1 });
+    client.ears.heard.clear();
+    point(&host, 5, 5);
+    button(&host, true);
+    button(&host, false);
+    client.until_heard(&Heard::KeyboardEnter { window: 0 });
+    let encoder = host.attach(MODE.width, MODE.height);
+    let picture = encoder.picture(encoder.note());
+    assert_eq!(picture.count(rgb(BLUE)), 800);
+}
+
+#[test]
 fn a_window_that_goes_gives_the_keyboard_back() {
     let (_host, mut client, _red, blue) = two_windows();
     client.ears.heard.clear();
