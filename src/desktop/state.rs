@@ -61,6 +61,8 @@ pub struct State {
     /// What is behind a fullscreen window.
     pub backdrop: SolidColorBuffer,
     pub screen: Screen,
+    /// Events have come since `tidy`.
+    untidy: bool,
     /// Frames that the applications were told of.
     pub presentations: u64,
 }
@@ -126,6 +128,7 @@ impl State {
             fingers: Fingers::default(),
             drag_icon: None,
             backdrop: SolidColorBuffer::default(),
+            untidy: true,
             presentations: 0,
         };
         state.apply_mode(config.mode);
@@ -209,14 +212,20 @@ impl State {
     /// Something may look different now.
     pub fn touch_picture(&mut self) {
         self.screen.stale = true;
+        self.untidy = true;
     }
 
-    /// After each round of events: what has died is forgotten.
+    /// After a round of events: what has died is forgotten.
     pub fn tidy(&mut self, now: Time) {
+        if !std::mem::take(&mut self.untidy) {
+            return;
+        }
         self.space.refresh();
         self.popups.cleanup();
         self.forget_dead();
         self.refresh_pointer(now);
+        // The clock may have ticked between the events and this.
+        self.screen.stale = true;
     }
 }
 

@@ -116,6 +116,19 @@ fn focus_follows_a_new_window_and_a_click() {
 }
 
 #[test]
+fn a_client_that_dies_leaves_nothing_on_the_picture() {
+    let (host, _client, _red, _blue) = two_windows();
+    let encoder = host.attach(MODE.width, MODE.height);
+    for _ in 0..20 {
+        let mut mortal = Client::connect(&host);
+        mortal.show(GREEN, (60, 60));
+        encoder.picture_when("a green window", |p| p.count(rgb(GREEN)) == 3600);
+        drop(mortal);
+        encoder.picture_when("no green window", |p| p.count(rgb(GREEN)) == 0);
+    }
+}
+
+#[test]
 fn a_dialog_stays_above_its_window() {
     let host = Host::start();
     let mut client = Client::connect(&host);
