@@ -2,8 +2,9 @@
 //!
 //! An application over a limit is cut off alone. Requests that smithay would panic or fault on are
 //! refused here before they reach it.
-use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -254,10 +255,10 @@ fn sealed_copy(file: OwnedFd, size: u32) -> std::io::Result<OwnedFd> {
     }
     let mut bytes = vec![0; size as usize];
     rustix::fs::seek(&file, rustix::fs::SeekFrom::Start(0))?;
-    std::fs::File::from(file).read_exact(&mut bytes)?;
+    File::from(file).read_exact(&mut bytes)?;
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let copy = rustix::fs::memfd_create("moonshard-keymap", flags)?;
-    rustix::io::write(copy.as_fd(), &bytes)?;
+    let mut copy = File::from(rustix::fs::memfd_create("moonshard-keymap", flags)?);
+    copy.write_all(&bytes)?;
     rustix::fs::fcntl_add_seals(&copy, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-    Ok(copy)
+    Ok(copy.into())
 }

@@ -7,7 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use moonshard::desktop::DesktopCommand;
+use moonshard::proto::input::{InputEvent, Modifiers};
 use moonshard::proto::stream::Mode;
+use smithay::input::keyboard::xkb;
 use wayland_client::protocol::wl_shm::Format;
 
 use crate::client::{Client, Heard, memory};
@@ -205,6 +207,45 @@ fn a_truncated_keymap_of_a_virtual_keyboard_costs_its_client_only() {
         unharmed(&host, &encoder, &mut client, &window);
         client.paint(&window.surface, RED, (320, 200));
     }
+}
+
+#[test]
+fn an_honest_virtual_keyboard_types_with_its_own_keymap() {
+    let host = Host::with(MODE, "de", "");
+    let mut client = Client::connect(&host);
+    client.show(RED, (10, 10));
+    client.until_heard(&Heard::KeyboardEnter { window: 0 });
+    let context = xkb::Context::new(xkb::CONTEXT_NO_FLAGS);
+    let flags = xkb::KEYMAP_COMPILE_NO_FLAGS;
+    let keymap = xkb::Keymap::new_from_names(&context, "", "", "us", "", None, flags).unwrap();
+    let mut text = keymap.get_as_string(xkb::KEYMAP_FORMAT_TEXT_V1).into_bytes();
+    text.push(0);
+    let file = memory(text.len() as u64);
+    file.write_all_at(&text, 0).unwrap();
+
+    let mut raw = Raw::connect(&host);
+    let seat = raw.bind("wl_seat", 7);
+    let manager = raw.bind("zwp_virtual_keyboard_manager_v1", 1);
+    let keyboard = raw.next_id();
+    raw.request(manager, 0, &[seat, keyboard], None);
+    raw.request(keyboard, 0, &[1, text.len() as u32], Some(&file));
+    const Y: u32 = 21;
+    for state in [1, 0] {
+        raw.request(keyboard, 1, &[0, Y, state], None);
+    }
+    let typed = |client: &mut Client, letter: &str| {
+        client.until(letter, |heard| {
+            let is = |h: &Heard| matches!(h, Heard::Key { code: Y, down: true, text, .. } if text == letter);
+            heard.iter().any(is).then_some(())
+        });
+    };
+    typed(&mut client, "y");
+    // The viewer's keys keep the session's layout.
+    for down in [true, false] {
+        let modifiers = Modifiers::default();
+        host.input(InputEvent::Key { down, vk: 0x59, modifiers, not_normalised: false });
+    }
+    typed(&mut client, "z");
 }
 
 #[test]
