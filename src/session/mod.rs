@@ -5,6 +5,17 @@
 pub mod life;
 
 #[cfg(feature = "host")]
+pub mod app;
+#[cfg(feature = "host")]
+pub mod control;
+#[cfg(feature = "host")]
+mod hands;
+#[cfg(feature = "host")]
+mod oom;
+#[cfg(feature = "host")]
+mod signals;
+
+#[cfg(feature = "host")]
 pub fn main() -> std::process::ExitCode {
     std::process::ExitCode::from(2)
 }
