@@ -1,7 +1,8 @@
 //! The app as an outside thing: started with a scrubbed environment, heard, ended with all it started.
 //!
-//! It leads a process group and, where cgroup v2 is writable, a cgroup of its own. It knows nothing of
-//! viewers or of why it is to end. Nothing here blocks.
+//! It leads a process group; what leaves that group is found among the [`orphans`], and what escapes
+//! even them is in the session's cgroup, which the supervisor kills with it. It knows nothing of viewers
+//! or of why it is to end. Nothing here blocks.
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -10,16 +11,14 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 
 use super::oom;
-use crate::ipc::{AppSpec, SessionId};
+use crate::ipc::AppSpec;
 use crate::proc::boot;
 use crate::proc::child::{Child, Exit};
 
-mod cgroup;
 mod log;
 pub mod orphans;
 mod spawn;
 
-use cgroup::Cgroup;
 use log::Log;
 
 /// Read from the app's output at one time; more waits in the pipe.
@@ -48,7 +47,6 @@ pub enum AppError {
 
 /// What surrounds an app.
 pub struct Surroundings<'a> {
-    pub session: SessionId,
     /// XDG_RUNTIME_DIR.
     pub directory: &'a Path,
     pub wayland_display: &'a str,
@@ -63,7 +61,6 @@ pub struct App {
     exited: bool,
     output: Option<OwnedFd>,
     log: Log,
-    cgroup: Option<Cgroup>,
 }
 
 /// Starts an app.
@@ -93,12 +90,10 @@ pub fn start(spec: &AppSpec, around: &Surroundings<'_>) -> Result<App, AppError>
     command.stdin(Stdio::null());
     command.stdout(write.try_clone().map_err(AppError::Output)?).stderr(write);
 
-    let cgroup = Cgroup::create(&format!("moonshard-app-{}", around.session));
-    let door = cgroup.as_ref().and_then(|c| c.entrance().ok());
-    let child = spawn::spawn(&mut command, program, door).and_then(Child::new);
+    let child = spawn::spawn(&mut command, program).and_then(Child::new);
     let child = child.map_err(|source| AppError::Program { program: program.clone(), source })?;
     oom::set(child.pid(), oom::own().saturating_add(OOM_ABOVE_SESSION));
-    Ok(App { child, exited: false, output: Some(read), log: Log::new(), cgroup })
+    Ok(App { child, exited: false, output: Some(read), log: Log::new() })
 }
 
 fn output_error(e: rustix::io::Errno) -> AppError {
@@ -133,25 +128,26 @@ impl App {
         self.output.as_ref().map(AsFd::as_fd)
     }
 
-    /// Takes what the app has written, a bounded part of it.
-    pub fn read_output(&mut self) {
-        let Some(pipe) = &self.output else { return };
+    /// Takes what the app has written, a bounded part of it. True: the bound was reached.
+    pub fn read_output(&mut self) -> bool {
+        let Some(pipe) = &self.output else { return false };
         let mut buffer = [0; 4096];
         let mut taken = 0;
         while taken < OUTPUT_BYTES_MAX {
             match rustix::io::read(pipe, &mut buffer) {
                 Ok(0) => {
                     self.output = None;
-                    return;
+                    return false;
                 }
                 Ok(length) => {
                     self.log.push(&buffer[..length]);
                     taken += length;
                 }
                 Err(rustix::io::Errno::INTR) => {}
-                Err(_) => return,
+                Err(_) => return false,
             }
         }
+        true
     }
 
     /// The newest part of what it wrote.
@@ -183,19 +179,16 @@ impl App {
         }
     }
 
-    /// SIGKILL to the process group and the cgroup.
+    /// SIGKILL to the process group.
     pub fn kill(&self) {
         if !self.exited {
             self.child.kill();
         }
-        if let Some(cgroup) = &self.cgroup {
-            cgroup.kill();
-        }
     }
 
-    /// Its first process was reaped and its cgroup is empty.
+    /// Its first process was reaped.
     pub fn is_gone(&self) -> bool {
-        self.exited && self.cgroup.as_ref().is_none_or(Cgroup::is_empty)
+        self.exited
     }
 }
 

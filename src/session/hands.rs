@@ -199,6 +199,9 @@ mod tests {
         for i in 0..100_000u64 {
             hands.event(MOVE, Time(i * 10_000), &mut queue.give());
         }
+        for _ in 0..10 {
+            hands.event(MOVE, Time(1_000_000_000), &mut queue.give());
+        }
         hands.event(button(false), Time(1_000_000_000), &mut queue.give());
         let passed = hands.figures().passed;
         assert!((10_000..=11_000).contains(&passed), "{passed}");

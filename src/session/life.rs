@@ -118,6 +118,8 @@ pub enum Event {
     },
     /// Nothing of the app is left.
     AppGone,
+    /// The desktop has died; without it the app is nowhere.
+    DesktopLost,
     /// Time has come ([`Life::next_timeout`]).
     Timeout,
 }
@@ -339,6 +341,10 @@ impl Life {
                 self.end_active(now, "the app has ended", Some(Farewell::Ended), out);
                 self.begin_end(now, out);
             }
+            (_, Event::DesktopLost) => {
+                self.end_active(now, "the desktop has died", Some(Farewell::Ended), out);
+                self.begin_end(now, out);
+            }
             (_, event) => self.viewer_event(event, now, out),
         }
         self.check_time(now, out);
@@ -488,10 +494,8 @@ impl Life {
             Event::ControlConnected { viewer, local, peer, last_will } => {
                 self.connected(viewer, local, peer, last_will, now, out);
             }
-            Event::ControlClosed { viewer } => {
-                if self.is_active(viewer) {
-                    self.end_active(now, "the client disconnected", None, out);
-                }
+            Event::ControlClosed { viewer } if self.is_active(viewer) => {
+                self.end_active(now, "the client disconnected", None, out);
             }
             Event::Heard { viewer } => {
                 if let Some(active) = self.active.as_mut().filter(|v| v.grant.viewer == viewer)
@@ -508,10 +512,8 @@ impl Life {
                     }
                 }
             }
-            Event::StartB { viewer } => {
-                if self.is_active(viewer) {
-                    out.push(Effect::HdrOff { viewer });
-                }
+            Event::StartB { viewer } if self.is_active(viewer) => {
+                out.push(Effect::HdrOff { viewer });
             }
             _ => {}
         }

@@ -498,6 +498,14 @@ fn an_app_that_ends_unseen_ends_the_session_at_once() {
 }
 
 #[test]
+fn a_desktop_that_dies_ends_the_session_and_the_viewer_is_told() {
+    let mut driver = Driver::streaming();
+    let told = driver.on(Event::DesktopLost);
+    assert_eq!(told[0], "terminate 1 80030023");
+    assert_eq!(told[5..], ["gone 1 the desktop has died", "EndApp"]);
+}
+
+#[test]
 fn stop_is_over_within_two_seconds_even_if_the_app_does_not_listen() {
     let mut driver = Driver::streaming();
     let told = driver.front(ToSession::Stop { reason: "cancel".into() });
