@@ -16,11 +16,15 @@ use crate::ipc::{FromSession, SessionSpec, ToSession, VERSION, ViewerGrant, View
 use crate::proto::stream::{Flow, StreamSpec};
 use crate::time::Time;
 
+mod event;
 mod keyframe;
 #[cfg(test)]
 mod tests;
+mod viewer;
 
+pub use event::{Effect, Event, Farewell, Pulse};
 use keyframe::KeyFrames;
+use viewer::{Connection, Encoder, Overdue, Sockets, Viewer};
 
 /// Grants that wait at once; the newest wins.
 pub const GRANTS_MAX: usize = 4;
@@ -48,138 +52,6 @@ pub const END_MAX: Duration = Duration::from_millis(1_900);
 
 const _: () = assert!(APP_TERM_MAX.as_millis() < END_MAX.as_millis());
 const _: () = assert!(LINGER.as_millis() < END_MAX.as_millis());
-
-/// Why a client is sent away, as the termination message says it. Source: moonlight-common-c
-/// src/ControlStream.c, src/Limelight.h.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Farewell {
-    /// An ordinary end: 0x80030023.
-    Ended,
-    /// The host cannot encode: 0x800E9403, which clients explain as an encoding error.
-    EncoderLost,
-}
-
-impl Farewell {
-    pub fn code(self) -> u32 {
-        match self {
-            Self::Ended => 0x8003_0023,
-            Self::EncoderLost => 0x800E_9403,
-        }
-    }
-}
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// Desktop and app run.
-    Started,
-    StartFailed {
-        reason: String,
-    },
-    /// A message of the front. The composition stashes the fd of a `Socket` by viewer and flow, the
-    /// newest for each, before it passes the message on.
-    Front(ToSession),
-    /// The encoder can take frames.
-    EncoderReady,
-    /// The encoder says why it will end, or why it was not started.
-    EncoderFailed {
-        reason: String,
-    },
-    EncoderExited {
-        status: String,
-    },
-    /// What the page shows; a few times a second while an encoder runs.
-    EncoderPulse(Pulse),
-    ControlConnected {
-        viewer: ViewerId,
-        local: SocketAddr,
-        peer: SocketAddr,
-        last_will: Vec<u8>,
-    },
-    /// ENet says that the peer is gone.
-    ControlClosed {
-        viewer: ViewerId,
-    },
-    /// An authenticated control message.
-    Heard {
-        viewer: ViewerId,
-    },
-    KeyFrameAsked {
-        viewer: ViewerId,
-    },
-    /// The client is ready.
-    StartB {
-        viewer: ViewerId,
-    },
-    /// The app's first process ended.
-    AppExited {
-        status: String,
-        last_words: String,
-    },
-    /// Nothing of the app is left.
-    AppGone,
-    /// The desktop has died; without it the app is nowhere.
-    DesktopLost,
-    /// Time has come ([`Life::next_timeout`]).
-    Timeout,
-}
-
-/// An encoder's progress.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Pulse {
-    /// Since its last sign of life, or since it was started if it gave none.
-    pub silent: Duration,
-    /// Frames that it took, and frames that left it sent or dropped.
-    pub frames_in: u64,
-    pub frames_out: u64,
-}
-
-/// What is to be done, in order.
-#[derive(Clone, Debug)]
-pub enum Effect {
-    /// To the newest front, if there is one.
-    Tell(FromSession),
-    /// Set the desktop's mode, make a ring, start an encoder for this viewer on its page; a page that
-    /// was used before gets a new epoch first.
-    StartEncoder {
-        viewer: ViewerId,
-        spec: Box<StreamSpec>,
-    },
-    /// Kill the encoder now; reap it when it is dead.
-    KillEncoder,
-    /// Take the frames from the encoder and let it finish; bounded by the composition.
-    StopEncoder,
-    KeyFrame,
-    /// Put the stashed socket to use; if none is stashed, the one in use again (a new encoder).
-    UseSocket {
-        viewer: ViewerId,
-        flow: Flow,
-    },
-    /// Close this viewer's sockets, stashed or used, except the control connection in use.
-    DropSockets {
-        viewer: ViewerId,
-    },
-    HdrOff {
-        viewer: ViewerId,
-    },
-    Terminate {
-        viewer: ViewerId,
-        why: Farewell,
-    },
-    /// Close the control connection, if there is one.
-    CloseControl {
-        viewer: ViewerId,
-    },
-    DetachAudio,
-    /// Release every key, button and touch.
-    ReleaseInputs,
-    /// SIGTERM to everything of the app.
-    EndApp,
-    /// SIGKILL to everything of the app.
-    KillApp,
-    /// The session is over: leave.
-    Exit,
-}
 
 /// The machine.
 #[derive(Debug)]
@@ -215,57 +87,6 @@ enum Phase {
 struct Grant {
     grant: ViewerGrant,
     sockets: Sockets,
-}
-
-/// Which flows have shown themselves.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sockets {
-    video: bool,
-    control: bool,
-    audio: bool,
-}
-
-impl Sockets {
-    fn arrived(&mut self, flow: Flow) {
-        match flow {
-            Flow::Video => self.video = true,
-            Flow::Control => self.control = true,
-            Flow::Audio => self.audio = true,
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Viewer {
-    grant: ViewerGrant,
-    spec: Box<StreamSpec>,
-    sockets: Sockets,
-    encoder: Encoder,
-    restarts: VecDeque<Time>,
-    /// `ViewerReady` was told.
-    ready: bool,
-    connection: Connection,
-    key_frames: KeyFrames,
-}
-
-#[derive(Debug)]
-enum Connection {
-    Awaited { since: Time },
-    Up { heard: Time },
-}
-
-#[derive(Debug)]
-enum Encoder {
-    Starting {
-        since: Time,
-        reason: Option<String>,
-    },
-    /// `waiting`: since when frames wait and none came out.
-    Running {
-        reason: Option<String>,
-        frames_out: u64,
-        waiting: Option<Time>,
-    },
 }
 
 impl Life {
@@ -564,7 +385,7 @@ impl Life {
             let id = viewer.grant.viewer;
             let refused = FromSession::ViewerRefused { viewer: id, status: 503, reason };
             out.push(Effect::Tell(refused));
-            self.end_active(now, "the encoder did not start", None, out);
+            self.end_active(now, "the encoder did not start", Some(Farewell::EncoderLost), out);
             return;
         }
         viewer.restarts.retain(|at| now.since(*at) < RESTART_WINDOW);
@@ -702,74 +523,5 @@ impl Life {
         let ms = if self.viewed { policy.keep_ms } else { policy.never_viewed_ms };
         let end = (ms > 0).then(|| self.idle_since + Duration::from_millis(ms))?;
         Some(self.last_grant.map_or(end, |at| end.max(at + GRANT_HOLD)))
-    }
-}
-
-enum Overdue {
-    Encoder,
-    Connection,
-    Word,
-}
-
-impl Viewer {
-    fn encoder_deadline(&self) -> Option<Time> {
-        let limit = if self.ready { ENCODER_RESTART_MAX } else { ENCODER_START_MAX };
-        match self.encoder {
-            Encoder::Starting { since, .. } => Some(since + limit),
-            Encoder::Running { .. } => None,
-        }
-    }
-
-    fn connection_deadline(&self) -> Option<Time> {
-        match self.connection {
-            Connection::Awaited { since } => self.ready.then(|| since + CONNECT_MAX),
-            Connection::Up { heard } => Some(heard + SILENCE_MAX),
-        }
-    }
-
-    fn overdue(&self, now: Time) -> Option<Overdue> {
-        let is_over = |deadline: Option<Time>| deadline.is_some_and(|at| now >= at);
-        if is_over(self.connection_deadline()) {
-            return Some(match self.connection {
-                Connection::Awaited { .. } => Overdue::Connection,
-                Connection::Up { .. } => Overdue::Word,
-            });
-        }
-        is_over(self.encoder_deadline()).then_some(Overdue::Encoder)
-    }
-
-    fn next_timeout(&self) -> Time {
-        let deadlines =
-            [self.encoder_deadline(), self.connection_deadline(), self.key_frames.next()];
-        deadlines.into_iter().flatten().min().expect("an encoder that runs awaits a connection")
-    }
-
-    /// Why this encoder is taken to hang, if it is.
-    fn stalled(&mut self, pulse: Pulse, now: Time) -> Option<&'static str> {
-        let Encoder::Running { frames_out, waiting, .. } = &mut self.encoder else { return None };
-        let waits = pulse.frames_in > pulse.frames_out && self.sockets.video;
-        if pulse.frames_out != *frames_out || !waits {
-            *frames_out = pulse.frames_out;
-            *waiting = None;
-        }
-        if pulse.silent > ENCODER_STALL_MAX {
-            return Some("the encoder gives no sign of life");
-        }
-        let since = *waits.then(|| waiting.get_or_insert(now))?;
-        (now.since(since) > ENCODER_STALL_MAX).then_some("the encoder makes no progress")
-    }
-}
-
-impl Encoder {
-    fn note(&mut self, why: String) {
-        match self {
-            Self::Starting { reason, .. } | Self::Running { reason, .. } => *reason = Some(why),
-        }
-    }
-
-    fn reason(&self) -> Option<&str> {
-        match self {
-            Self::Starting { reason, .. } | Self::Running { reason, .. } => reason.as_deref(),
-        }
     }
 }

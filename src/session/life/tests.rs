@@ -599,3 +599,146 @@ fn the_identity_names_all_grants_and_whether_it_streams() {
     assert_eq!(viewers, [2, 1]);
     assert_eq!(driver.life.stream(ViewerId(1)), Some(&*stream_spec()));
 }
+
+/// What must hold whatever happens in whatever order.
+#[derive(Default)]
+struct Ledger {
+    /// Viewer whose encoder was started and who has not gone.
+    active: Option<u64>,
+    ready: bool,
+    connected: bool,
+    starts: Vec<Time>,
+    held: bool,
+    app_ended: Option<Time>,
+    over: bool,
+}
+
+impl Ledger {
+    fn enter(&mut self, effect: &Effect, now: Time) {
+        assert!(!self.over, "{effect:?} after the end");
+        match effect {
+            Effect::StartEncoder { viewer, .. } => {
+                if self.active != Some(viewer.0) {
+                    assert_eq!(self.active, None, "two viewers at once");
+                    *self = Self { active: Some(viewer.0), ..Self::default() };
+                }
+                self.starts.retain(|at| now.since(*at) < RESTART_WINDOW);
+                self.starts.push(now);
+                assert!(self.starts.len() <= RESTARTS_MAX + 1, "encoders without end");
+                self.held = true;
+            }
+            Effect::ReleaseInputs => self.held = false,
+            Effect::Tell(FromSession::ViewerReady { viewer }) => {
+                assert_eq!(self.active, Some(viewer.0));
+                assert!(!std::mem::replace(&mut self.ready, true), "ready twice");
+            }
+            Effect::Tell(FromSession::ViewerConnected { viewer, .. }) => {
+                assert_eq!(self.active, Some(viewer.0));
+                self.connected = true;
+            }
+            Effect::Tell(FromSession::ViewerRefused { viewer, status, .. }) => {
+                let is_second_announcement = *status == 400;
+                assert!(self.active != Some(viewer.0) || is_second_announcement || !self.ready);
+            }
+            Effect::Tell(FromSession::ViewerGone { viewer, .. })
+                if self.active == Some(viewer.0) =>
+            {
+                assert!(!self.held, "a viewer went and something is still held");
+                self.active = None;
+            }
+            Effect::Terminate { viewer, .. } => {
+                assert_eq!(self.active, Some(viewer.0), "the word comes before the farewell");
+                assert!(self.connected);
+            }
+            Effect::EndApp => {
+                assert_eq!(self.active, None, "the app ends after its viewer was told");
+                assert_eq!(self.app_ended, None, "ended twice");
+                self.app_ended = Some(now);
+            }
+            Effect::Exit => {
+                let since = self.app_ended.expect("the app is ended before the session");
+                assert!(now.since(since) <= END_MAX);
+                self.over = true;
+            }
+            _ => {}
+        }
+    }
+}
+
+fn event_of(choice: u8, viewer: u64) -> Event {
+    let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
+    let (id, first) = (ViewerId(viewer), vec![]);
+    let socket = |flow| {
+        let (local, peer, first) = (address, address, first.clone());
+        Event::Front(ToSession::Socket { viewer: id, flow, local, peer, first })
+    };
+    let pulse = |silent, frames_in, frames_out| {
+        let silent = Duration::from_millis(silent);
+        Event::EncoderPulse(Pulse { silent, frames_in, frames_out })
+    };
+    match choice {
+        0..=2 => Event::Front(ToSession::Grant(grant(viewer))),
+        3..=5 => Event::Front(ToSession::Announce { viewer: id, spec: stream_spec() }),
+        6 => socket(Flow::Video),
+        7 => socket(Flow::Control),
+        8 => socket(Flow::Audio),
+        9..=11 => Event::EncoderReady,
+        12 => Event::EncoderFailed { reason: "why".into() },
+        13 => Event::EncoderExited { status: "signal 9".into() },
+        14 => pulse(2_000, 0, 0),
+        15 => pulse(0, 9, viewer),
+        16..=18 => {
+            let (local, peer, last_will) = (address, address, vec![]);
+            Event::ControlConnected { viewer: id, local, peer, last_will }
+        }
+        19 => Event::ControlClosed { viewer: id },
+        20..=22 => Event::Heard { viewer: id },
+        23 => Event::KeyFrameAsked { viewer: id },
+        24 => Event::StartB { viewer: id },
+        25 => Event::Front(ToSession::EndViewer { viewer: id, reason: "ended".into() }),
+        26 => Event::Front(ToSession::AskFigures),
+        27 => Event::AppGone,
+        28 if viewer == 0 => {
+            Event::AppExited { status: "exit 0".into(), last_words: String::new() }
+        }
+        29 if viewer == 0 => Event::DesktopLost,
+        30 if viewer == 0 => Event::Front(ToSession::Stop { reason: "stop".into() }),
+        _ => Event::Timeout,
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn whatever_happens_the_books_balance_and_a_stop_ends_it(
+        steps in proptest::collection::vec((0u8..32, 0u64..4, 0u64..1_500), 0..300)
+    ) {
+        let mut life = Life::new(session_spec(), Time::ZERO);
+        let mut ledger = Ledger::default();
+        let mut now = Time::ZERO;
+        let mut out = Vec::new();
+        let mut step = |life: &mut Life, event: Event, now: Time| {
+            life.handle(event, now, &mut out);
+            out.drain(..).for_each(|effect| ledger.enter(&effect, now));
+        };
+        step(&mut life, Event::Started, now);
+        let wait = |life: &mut Life, now: &mut Time, wait: u64, step: &mut dyn FnMut(&mut Life, Event, Time)| {
+            let end = *now + Duration::from_millis(wait);
+            let mut wakes = 0;
+            while let Some(at) = life.next_timeout().filter(|at| *at <= end) {
+                *now = at.max(*now);
+                step(life, Event::Timeout, *now);
+                wakes += 1;
+                assert!(wakes < 1_000, "it wakes without end");
+            }
+            *now = end;
+        };
+        for (choice, viewer, ms) in steps {
+            step(&mut life, event_of(choice, viewer), now);
+            wait(&mut life, &mut now, ms, &mut step);
+            assert!(life.grants.len() <= GRANTS_MAX && life.leaving.len() <= LEAVING_MAX);
+        }
+        step(&mut life, Event::Front(ToSession::Stop { reason: "end".into() }), now);
+        wait(&mut life, &mut now, 2_000, &mut step);
+        assert!(life.is_over(), "a stop is over within two seconds");
+    }
+}
