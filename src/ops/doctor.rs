@@ -69,7 +69,7 @@ pub fn examine(ports: &Ports, own_host: Option<u32>) -> Vec<Finding> {
     let mut findings = essentials();
     findings.push(core_count());
     findings.extend(port_findings(ports, own_host));
-    findings.extend(encoders(probe::run(None)));
+    findings.extend(encoders(probe::run(None, || false)));
     findings.extend([render_nodes(), nvidia()]);
     findings.extend(programs());
     findings.extend([device("uinput", "/dev/uinput"), device("uhid", "/dev/uhid")]);

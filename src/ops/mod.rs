@@ -7,3 +7,4 @@ pub mod log;
 pub mod machine;
 pub mod ports;
 pub mod probe;
+pub mod style;

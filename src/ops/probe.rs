@@ -25,16 +25,20 @@ pub enum ProbeError {
     /// It crashed or printed something else; how it ended and its last line.
     #[error("the encoder probe failed ({0}){1}")]
     Failed(String, String),
-    /// Something else became more urgent (`interrupt` of [`run`] was readable); it was killed.
+    /// The caller of [`run`] wants it no more; it was killed.
     #[error("interrupted")]
     Interrupted,
 }
 
-/// Runs `moonshard probe` to its end or its deadline; gives up at once when `interrupt` is readable.
+/// Runs `moonshard probe` to its end or its deadline. Whenever `wake` is readable, `stop` is asked
+/// whether to give up.
 ///
 /// # Errors
 /// Whatever kept it from making a report. Nothing is left running.
-pub fn run(interrupt: Option<BorrowedFd<'_>>) -> Result<EncoderReport, ProbeError> {
+pub fn run(
+    wake: Option<BorrowedFd<'_>>,
+    mut stop: impl FnMut() -> bool,
+) -> Result<EncoderReport, ProbeError> {
     let memfd = rustix::fs::memfd_create("probe", rustix::fs::MemfdFlags::CLOEXEC)
         .map_err(io::Error::from)?;
     let mut output = File::from(memfd);
@@ -59,13 +63,13 @@ pub fn run(interrupt: Option<BorrowedFd<'_>>) -> Result<EncoderReport, ProbeErro
             return Err(ProbeError::Wedged);
         }
         let mut fds = vec![PollFd::from_borrowed_fd(child.as_fd(), PollFlags::IN)];
-        fds.extend(interrupt.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        fds.extend(wake.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         let timeout = rustix::time::Timespec::try_from(left).map_err(io::Error::other)?;
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(io::Error::from(error).into()),
         }
-        if fds.get(1).is_some_and(|fd| fd.revents().contains(PollFlags::IN)) {
+        if fds.get(1).is_some_and(|fd| !fd.revents().is_empty()) && stop() {
             return Err(ProbeError::Interrupted);
         }
     };
