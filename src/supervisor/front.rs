@@ -86,7 +86,12 @@ impl Front {
     pub fn report(&self) -> Option<FrontReport> {
         match self.link.receive::<FrontReport>() {
             Ok((report, _)) => Some(report),
-            Err(LinkError::Empty | LinkError::Closed) => None,
+            Err(LinkError::Empty) => None,
+            Err(LinkError::Closed) => {
+                // Without a link it is of no use; it is about to end, or made to.
+                self.child.kill();
+                None
+            }
             Err(error) => {
                 tracing::error!(%error, "the front's report cannot be read: killed");
                 self.child.kill();

@@ -259,7 +259,9 @@ impl Supervisor {
             std::thread::sleep(Duration::from_millis(20));
         }
         self.runtime.clear();
-        self.words.gone();
+        if code == ExitCode::SUCCESS {
+            self.words.gone();
+        }
         code
     }
 
@@ -268,13 +270,8 @@ impl Supervisor {
     fn start_front(&mut self) {
         self.front_due = None;
         match Front::start(&self.boot, &self.sockets) {
-            Ok(mut front) => {
-                for (id, session) in &self.sessions {
-                    let socket = session.socket();
-                    front.order(FrontOrder::SessionSpawned { session: *id, socket });
-                }
-                self.front = Some(front);
-            }
+            // It finds the sessions that run by itself, in their directories.
+            Ok(front) => self.front = Some(front),
             Err(error) => {
                 tracing::error!(%error, "the front could not be started");
                 self.front_due = Some(Instant::now() + self.backoff.after(Duration::ZERO));
@@ -283,12 +280,16 @@ impl Supervisor {
     }
 
     fn front_ended(&mut self) {
-        // What it said before it went still counts.
-        self.hear_front();
         let Some(exit) = self.front.as_mut().and_then(|front| front.child.try_reap()) else {
             return;
         };
         let Some(front) = self.front.take() else { return };
+        // What it said before it went still counts, but a session for nobody is not started.
+        while let Some(report) = front.report() {
+            if !matches!(report, FrontReport::Spawn { .. }) {
+                self.obey(report);
+            }
+        }
         if self.stop_since.is_some() {
             return;
         }
