@@ -165,11 +165,11 @@ impl Conn {
         self.accepted
     }
 
-    /// Makes the coming close a reset, which leaves no TIME_WAIT behind: for peers that missed a
-    /// deadline or were turned away.
-    pub fn reset_on_close(&self) {
-        let at_once = Some(Duration::ZERO);
-        let _ = rustix::net::sockopt::set_socket_linger(self.as_fd(), at_once);
+    /// Whether closing resets the connection, which leaves no TIME_WAIT behind: for peers that miss a
+    /// deadline or are turned away.
+    pub fn set_reset_on_close(&self, reset: bool) {
+        let linger = reset.then_some(Duration::ZERO);
+        let _ = rustix::net::sockopt::set_socket_linger(self.as_fd(), linger);
     }
 }
 
