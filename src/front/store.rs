@@ -24,7 +24,7 @@ use crate::proto::x509::Certificate;
 /// Of the files' layout.
 const VERSION: u32 = 1;
 /// Bytes of one file.
-const FILE_BYTES_MAX: u64 = 64 * 1024;
+const FILE_BYTES_MAX: u64 = 256 * 1024;
 /// Files that are looked at.
 const CLIENTS_MAX: usize = 4096;
 /// Jobs that may wait for the disk. When full, the pairing or removal fails with a reason.
@@ -268,7 +268,7 @@ mod tests {
         fs::write(other(3), &text).unwrap();
         fs::create_dir(other(4)).unwrap();
         std::os::unix::fs::symlink(&good, other(5)).unwrap();
-        fs::write(other(6), vec![b' '; 70_000]).unwrap();
+        fs::write(other(6), vec![b' '; 300_000]).unwrap();
         let wrong_version = String::from_utf8(text).unwrap().replace("\"version\": 1", "\"version\": 9");
         fs::write(other(7), wrong_version).unwrap();
         let (clients, broken) = store.load().unwrap();
