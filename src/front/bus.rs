@@ -114,7 +114,7 @@ impl Bus {
 
     /// Says hello to the supervisor and finds the sessions that run already: they outlive a front.
     pub fn introduce(&mut self, runtime: &Path) {
-        self.report(&FrontReport::Hello { version: VERSION, pid: std::process::id() });
+        let _ = self.report(&FrontReport::Hello { version: VERSION, pid: std::process::id() });
         let directories = match std::fs::read_dir(runtime.join("sessions")) {
             Ok(directories) => directories,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
@@ -149,7 +149,7 @@ impl Bus {
 
     /// Tells the supervisor that connections are accepted. Call once, before [`run`](Self::run).
     pub fn serving(&mut self) {
-        self.report(&FrontReport::Serving);
+        let _ = self.report(&FrontReport::Serving);
     }
 
     /// The thread's work; ends when stopped.
@@ -214,7 +214,7 @@ impl Bus {
             Effect::AnswerAdmin { id, answer } => {
                 if self.report(&FrontReport::AdminAnswer { id, answer }) == Err(Deaf::TooLarge) {
                     let answer = AdminAnswer::Error("The answer is too long to be shown.".into());
-                    self.report(&FrontReport::AdminAnswer { id, answer });
+                    let _ = self.report(&FrontReport::AdminAnswer { id, answer });
                 }
             }
             Effect::StoreClient { client, name, certificate } => {

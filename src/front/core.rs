@@ -16,7 +16,7 @@ use futures_channel::oneshot;
 use rustix::event::EventfdFlags;
 
 use super::counters::Counters;
-use crate::host::event::{Answer, CallId, Effect, Event, Route};
+use crate::host::event::{Answer, CallId, Effect, Event, HostFacts, Route};
 use crate::ipc::SessionId;
 use crate::proto::ping::Payload;
 use crate::proto::stream::Flow;
@@ -51,6 +51,8 @@ pub trait Machine: Send {
     fn route_peer(&mut self, peer_id: u16, source: SocketAddr, now: Time) -> Route;
     /// The datagram that ends the client of a dead session.
     fn last_will(&mut self, session: SessionId) -> Option<Vec<u8>>;
+    /// New facts about the machine.
+    fn learn(&mut self, facts: HostFacts);
 }
 
 /// The operating system's randomness.
@@ -129,7 +131,7 @@ impl Core {
         Call { core: Arc::clone(self), id, answer, over: false }
     }
 
-    /// Asks the host about a route. `None`: it panicked; treat the datagram as a stranger's.
+    /// Asks the host whose a datagram is; nobody's if that made it panic.
     pub fn route(&self, ask: impl FnOnce(&mut dyn Machine) -> Route) -> Route {
         let mut inner = self.lock();
         let route = catch_unwind(AssertUnwindSafe(|| ask(inner.machine.as_mut())));
@@ -147,6 +149,11 @@ impl Core {
             self.count_panic();
             None
         })
+    }
+
+    /// Tells the host new facts about the machine.
+    pub fn learn(&self, facts: HostFacts) {
+        self.lock().machine.learn(facts);
     }
 
     /// For the bus: what is to be done, in order, and when the host wants to be woken.

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::serve::Service;
 use crate::shard::ListenFigures;
 
 /// One number that only grows.
@@ -35,6 +36,15 @@ macro_rules! counters {
         }
 
         impl Counters {
+            /// What the listeners of a service have met, on all shards.
+            pub fn listener(&self, service: Service) -> Arc<ListenFigures> {
+                Arc::clone(match service {
+                    Service::Https => &self.https,
+                    Service::Http => &self.http,
+                    Service::Rtsp => &self.rtsp,
+                })
+            }
+
             /// Name, meaning and value of each counter.
             pub fn snapshot(&self) -> Vec<(&'static str, &'static str, u64)> {
                 let mut all = vec![$((stringify!($name), concat!($($doc),+), self.$name.get())),+];
