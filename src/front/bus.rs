@@ -19,7 +19,7 @@ use super::links::{Deaf, Outgoing, SessionLinks};
 use super::store::Job;
 use crate::host::event::{Effect, Event};
 use crate::ipc::{
-    AdminAnswer, FrontOrder, FrontReport, FromSession, SessionId, ToSession, VERSION,
+    AdminAnswer, FromSession, FrontOrder, FrontReport, SessionId, ToSession, VERSION,
 };
 use crate::limits::{IPC_MESSAGE_BYTES_MAX, SESSIONS_MAX};
 use crate::proc::link::{Link, LinkError};
@@ -368,7 +368,8 @@ impl Bus {
                         let socket = socket.clone();
                         self.connected(id, socket, link);
                         if spawned {
-                            self.core.dispatch(Event::SessionSpawned { session: id, result: Ok(()) });
+                            self.core
+                                .dispatch(Event::SessionSpawned { session: id, result: Ok(()) });
                         }
                     }
                     Err(error) if late => self.unreachable(id, spawned, &error),
@@ -435,4 +436,3 @@ fn receive<T: DeserializeOwned>(link: &Link, buffer: &mut [u8]) -> Result<T, Lin
 pub fn spawn(bus: Bus) -> io::Result<std::thread::JoinHandle<()>> {
     std::thread::Builder::new().name("bus".into()).spawn(move || bus.run())
 }
-

@@ -141,21 +141,19 @@ impl Door {
         let counters = self.core.counters();
         counters.door_datagrams.add();
         match self.route(flow, peer, bytes) {
-            Route::HandOver { session, viewer } => {
-                match socket.connected_for(local, peer) {
-                    Ok(connected) => {
-                        let others = connected.drained.into_iter();
-                        slipped.extend(others.map(|(peer, bytes)| Arrival { local, peer, bytes }));
-                        let first = bytes.to_vec();
-                        let message = ToSession::Socket { viewer, flow, local, peer, first };
-                        self.hand_over(session, viewer, &message, &connected.fd);
-                    }
-                    Err(error) => {
-                        counters.door_sockets_failed.add();
-                        tracing::warn!(%session, ?flow, %peer, %error, "no socket for the peer");
-                    }
+            Route::HandOver { session, viewer } => match socket.connected_for(local, peer) {
+                Ok(connected) => {
+                    let others = connected.drained.into_iter();
+                    slipped.extend(others.map(|(peer, bytes)| Arrival { local, peer, bytes }));
+                    let first = bytes.to_vec();
+                    let message = ToSession::Socket { viewer, flow, local, peer, first };
+                    self.hand_over(session, viewer, &message, &connected.fd);
                 }
-            }
+                Err(error) => {
+                    counters.door_sockets_failed.add();
+                    tracing::warn!(%session, ?flow, %peer, %error, "no socket for the peer");
+                }
+            },
             Route::LastWill { session } => {
                 let Some(will) = self.core.last_will(session) else { return };
                 match socket.send_from(local, peer, &will) {
@@ -214,10 +212,9 @@ impl Question {
             return Some(match Ping::parse(bytes)? {
                 Ping::Legacy => Self::Ping(None),
                 // Payloads are printable: what else is thrown at the port is not worth the lock.
-                Ping::Identified { payload, .. } => payload
-                    .iter()
-                    .all(u8::is_ascii_graphic)
-                    .then_some(Self::Ping(Some(payload)))?,
+                Ping::Identified { payload, .. } => {
+                    payload.iter().all(u8::is_ascii_graphic).then_some(Self::Ping(Some(payload)))?
+                }
             });
         }
         let peek = enet::peek(bytes)?;

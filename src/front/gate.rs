@@ -55,15 +55,6 @@ impl Gate {
         drop(out);
         Pass { gate: self.clone(), ticket, taken }
     }
-
-    /// Connections that wait.
-    pub fn len(&self) -> usize {
-        self.0.borrow().admission.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 /// The right to wait. Given back when dropped.

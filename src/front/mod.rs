@@ -49,6 +49,7 @@ use crate::host::{Host, HostSetup};
 use crate::ipc::FrontBoot;
 use crate::proc::boot;
 use crate::proc::link::Link;
+use crate::proto::stream::CodecSupport;
 use crate::shard::{Listener, Queue, Shard, Shards, TlsAcceptor, now, sleep_until};
 use crate::tls;
 use crate::tls::identity::Identity;
@@ -151,7 +152,7 @@ fn run() -> Result<(), FrontError> {
         uuid: identity.uuid().to_owned(),
         own: machine::own_identity(&identity),
         clients,
-        facts: HostFacts { macs: facts::macs(), codecs },
+        facts: HostFacts { macs: facts::macs(), codecs: codecs.clone() },
         pictures: pictures::load(&config.apps),
         config: config.clone(),
     });
@@ -176,7 +177,7 @@ fn run() -> Result<(), FrontError> {
     let bus_thread = bus::spawn(bus).map_err(system("bus thread"))?;
     let announcement = announce(&config.host_name, config.ports.http, config.mdns);
 
-    let ended = supervise(&core, &running, &summoned, codecs);
+    let ended = supervise(&core, &running, &summoned, &codecs);
     drop(announcement);
     door_stop.stop();
     if ended.is_ok() {
@@ -194,7 +195,7 @@ fn supervise(
     core: &Core,
     shards: &Shards,
     summoned: &std::sync::mpsc::Receiver<Summons>,
-    codecs: crate::proto::stream::CodecSupport,
+    codecs: &CodecSupport,
 ) -> Result<(), FrontError> {
     let mut watch = Watch::new(shards.vitals().len());
     let mut facts_due = now() + FACTS_EVERY;
@@ -222,7 +223,7 @@ fn supervise(
         }
         if facts_due <= now() {
             facts_due = now() + FACTS_EVERY;
-            core.learn(HostFacts { macs: facts::macs(), codecs });
+            core.learn(HostFacts { macs: facts::macs(), codecs: codecs.clone() });
         }
     }
 }

@@ -115,9 +115,7 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         };
-        removed
-            .and_then(|()| self.sync_directory())
-            .map_err(|e| format!("{}: {e}", path.display()))
+        removed.and_then(|()| self.sync_directory()).map_err(|e| format!("{}: {e}", path.display()))
     }
 
     fn path(&self, client: ClientId) -> PathBuf {
@@ -150,7 +148,8 @@ fn write_through(path: &Path, text: &[u8]) -> io::Result<()> {
 }
 
 fn read(path: &Path) -> Result<Client, String> {
-    let open = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    let open =
+        OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
     let file = open.map_err(|e| match e.raw_os_error() {
         Some(libc::ELOOP) => "is a symbolic link".to_owned(),
         _ => e.to_string(),
@@ -269,7 +268,8 @@ mod tests {
         fs::create_dir(other(4)).unwrap();
         std::os::unix::fs::symlink(&good, other(5)).unwrap();
         fs::write(other(6), vec![b' '; 300_000]).unwrap();
-        let wrong_version = String::from_utf8(text).unwrap().replace("\"version\": 1", "\"version\": 9");
+        let wrong_version =
+            String::from_utf8(text).unwrap().replace("\"version\": 1", "\"version\": 9");
         fs::write(other(7), wrong_version).unwrap();
         let (clients, broken) = store.load().unwrap();
         assert_eq!(clients.len(), 1);

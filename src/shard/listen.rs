@@ -49,7 +49,12 @@ pub struct Listener {
 
 impl Listener {
     /// Takes a bound and listening socket; only within a shard.
+    ///
+    /// The socket is shared with the supervisor and, during an upgrade, with another front. It must be
+    /// non-blocking for good: the runtime sets that mode around each accept and restores what was
+    /// before, and in between another front's accept could block its shard.
     pub fn new(fd: OwnedFd, figures: Arc<ListenFigures>) -> Self {
+        let _ = rustix::io::ioctl_fionbio(&fd, true);
         // SAFETY: the fd is owned here and given away; the listener closes it.
         let inner = unsafe { TcpListener::from_raw_fd(fd.into_raw_fd()) };
         Self { inner, figures, logged: Cell::new(Time::ZERO) }
