@@ -84,7 +84,8 @@ impl Admission {
     }
 
     /// Connections that wait now.
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.sources.len()
     }
 

@@ -126,7 +126,10 @@ impl Core {
         let id = CallId(inner.next_call);
         inner.next_call += 1;
         inner.calls.insert(id, sender);
-        self.run(&mut inner, event(id));
+        if !self.run(&mut inner, event(id)) {
+            // It will not be answered: the future ends at once.
+            inner.calls.remove(&id);
+        }
         drop(inner);
         Call { core: Arc::clone(self), id, answer, over: false }
     }
@@ -189,7 +192,8 @@ impl Core {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, inner: &mut Inner, event: Event) {
+    /// False: the host panicked.
+    fn run(&self, inner: &mut Inner, event: Event) -> bool {
         let mut effects = Vec::new();
         let Inner { machine, entropy, .. } = inner;
         let handled = catch_unwind(AssertUnwindSafe(|| {
@@ -221,6 +225,7 @@ impl Core {
         if news || earlier {
             self.wake();
         }
+        handled.is_ok()
     }
 
     fn count_panic(&self) {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::serve::Service;
+use super::reception::Service;
 use crate::shard::ListenFigures;
 
 /// One number that only grows.

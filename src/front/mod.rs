@@ -1,8 +1,8 @@
 //! The front: the control plane's process. Composition only.
 //!
-//! Shards speak TLS, HTTP and RTSP ([`serve`]); the host decides, behind one mutex ([`core`]); the bus
-//! talks to the other processes ([`bus`]), the door reads UDP ([`door`]), and files are written by a
-//! thread of their own ([`store`]). Nothing here waits for a session, an encoder or a disk with a client
+//! Shards speak TLS, HTTP and RTSP ([`reception`], `serve`); the host decides, behind one mutex ([`core`]); the bus
+//! talks to the other processes (`bus`), the door reads UDP (`door`), and files are written by a
+//! thread of their own (`store`). Nothing here waits for a session, an encoder or a disk with a client
 //! on the line: what takes time is a message, and its answer an event.
 //!
 //! The front may be killed at any moment: sessions stream on, and the next front asks them who they are.
@@ -18,39 +18,34 @@ mod gate;
 mod links;
 mod machine;
 mod pictures;
-pub mod serve;
+pub mod reception;
+mod serve;
 mod store;
 mod watch;
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
-
-use futures_channel::oneshot;
-use futures_util::future::{AbortHandle, Abortable};
 
 use self::announce::Announcement;
 use self::bus::{Bus, Summons};
 use self::core::{Core, SystemEntropy};
 use self::counters::Counters;
 use self::door::Door;
-use self::gate::Gate;
 use self::links::SessionLinks;
-use self::serve::{Desk, Service};
+use self::reception::{Place, Reception};
 use self::store::Store;
 use self::watch::{Verdict, Watch};
-use crate::config::Limits;
 use crate::host::event::HostFacts;
 use crate::host::{Host, HostSetup};
 use crate::ipc::FrontBoot;
 use crate::proc::boot;
 use crate::proc::link::Link;
 use crate::proto::stream::CodecSupport;
-use crate::shard::{Listener, Queue, Shard, Shards, TlsAcceptor, now, sleep_until};
+use crate::shard::{Shards, TlsAcceptor, now};
 use crate::tls;
 use crate::tls::identity::Identity;
 
@@ -58,10 +53,6 @@ use crate::tls::identity::Identity;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often the machine's addresses are read again.
 const FACTS_EVERY: Duration = Duration::from_secs(30);
-/// At a drain, calls that still wait (for a PIN, for an app) are hung up after this.
-const HANG_UP_AFTER: Duration = Duration::from_secs(2);
-/// And whatever is left then is cut off.
-const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// Why the front did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -169,22 +160,23 @@ fn run() -> Result<(), FrontError> {
     bus.introduce(&config.runtime_dir);
     let door = Door::new(Arc::clone(&core), links, inherited.door).map_err(system("door"))?;
     let door_stop = door.stopper();
-    let (running, drains) =
-        serve_all(&core, &config.limits, &TlsAcceptor::new(tls), cores, inherited.listeners)?;
+    let places = cores.into_iter().zip(inherited.listeners);
+    let places = places.map(|(core, listeners)| Place { core, listeners }).collect();
+    let mut reception = Reception::open(&core, config.limits, TlsAcceptor::new(tls), places)
+        .map_err(system("shards"))?;
     let door_thread = door::spawn(door).map_err(system("door thread"))?;
     bus.serving();
     let bus_stop = bus.stopper();
     let bus_thread = bus::spawn(bus).map_err(system("bus thread"))?;
     let announcement = announce(&config.host_name, config.ports.http, config.mdns);
 
-    let ended = supervise(&core, &running, &summoned, &codecs);
+    let ended = supervise(&core, reception.shards(), &summoned, &codecs);
     drop(announcement);
     door_stop.stop();
     if ended.is_ok() {
-        drains.into_iter().for_each(|drain| _ = drain.send(()));
-        drain(&core, &running);
+        reception.drain();
     }
-    // The store finishes what it was given before the bus goes, which carries its news.
+    // The bus holds the store's queue: what was given to the store is still written.
     bus_stop.stop();
     let _ = (bus_thread.join(), store_thread.join(), door_thread.join());
     ended
@@ -228,21 +220,6 @@ fn supervise(
     }
 }
 
-/// Lets what is in progress finish: answers at once, waiting calls for a moment.
-fn drain(core: &Core, shards: &Shards) {
-    tracing::info!(calls = core.calls_waiting(), "draining");
-    let start = now();
-    let mut left = shards.vitals().len();
-    while left > 0 && now().since(start) < DRAIN_MAX {
-        if shards.next_end(Duration::from_millis(50)).is_some() {
-            left -= 1;
-        }
-        if now().since(start) >= HANG_UP_AFTER {
-            core.hang_up();
-        }
-    }
-}
-
 fn announce(host_name: &str, http_port: u16, wanted: bool) -> Option<Announcement> {
     if !wanted {
         return None;
@@ -252,88 +229,6 @@ fn announce(host_name: &str, http_port: u16, wanted: bool) -> Option<Announcemen
             tracing::warn!(reason, "not announced by mDNS; clients need the address");
         })
         .ok()
-}
-
-/// What a shard's program is started with.
-struct Place {
-    listeners: [OwnedFd; 3],
-    drain: oneshot::Receiver<()>,
-}
-
-/// Starts the shards and returns once all of them accept.
-fn serve_all(
-    core: &Arc<Core>,
-    limits: &Limits,
-    tls: &TlsAcceptor,
-    cores: Vec<Option<usize>>,
-    listeners: Vec<[OwnedFd; 3]>,
-) -> Result<(Shards, Vec<oneshot::Sender<()>>), FrontError> {
-    let (mut drains, mut places) = (Vec::new(), Vec::new());
-    for (core, listeners) in cores.into_iter().zip(listeners) {
-        let (sender, drain) = oneshot::channel();
-        drains.push(sender);
-        places.push((core, Place { listeners, drain }));
-    }
-    let count = places.len();
-    let (ready, all_ready) = channel();
-    let (core, limits, tls) = (Arc::clone(core), *limits, tls.clone());
-    let shards = crate::shard::start(places, move |shard, place: Place| {
-        let (core, tls, ready) = (Arc::clone(&core), tls.clone(), ready.clone());
-        async move {
-            let desk = Rc::new(Desk {
-                counters: Arc::clone(core.counters()),
-                pending: Gate::new(limits.pending_per_shard),
-                answering: Gate::new(limits.pending_per_shard),
-                shard: shard.clone(),
-                core,
-                limits,
-                tls,
-            });
-            let accepting = accept_all(&desk, place.listeners);
-            let _ = ready.send(());
-            // Cancelled: the main thread is gone, and the process with it.
-            let _ = place.drain.await;
-            accepting.iter().for_each(AbortHandle::abort);
-            finish(&shard).await;
-        }
-    })
-    .map_err(system("shards"))?;
-    for _ in 0..count {
-        let timely = all_ready.recv_timeout(DRAIN_MAX);
-        timely.map_err(|e| system("a shard does not start")(io::Error::other(e)))?;
-    }
-    Ok((shards, drains))
-}
-
-/// Starts the accept loops of one shard.
-fn accept_all(desk: &Rc<Desk>, listeners: [OwnedFd; 3]) -> Vec<AbortHandle> {
-    let services = [Service::Https, Service::Http, Service::Rtsp];
-    let start = |(service, fd)| {
-        let figures = desk.counters.listener(service);
-        let listener = Listener::new(fd, figures);
-        let (handle, registration) = AbortHandle::new_pair();
-        let desk = Rc::clone(desk);
-        let shard = desk.shard.clone();
-        let accept = async move {
-            while let Ok(conn) = listener.accept().await {
-                desk.serve(service, conn);
-                desk.shard.yield_if_needed().await;
-            }
-            tracing::warn!(?service, "the listener was shut down; no more connections here");
-        };
-        shard.spawn(Queue::Admission, async move {
-            let _ = Abortable::new(accept, registration).await;
-        });
-        handle
-    };
-    services.into_iter().zip(listeners).map(start).collect()
-}
-
-/// Waits until the shard's tasks have ended; the main thread sees to it that this does not take long.
-async fn finish(shard: &Shard) {
-    while shard.tasks() > 0 {
-        sleep_until(now() + Duration::from_millis(20)).await;
-    }
 }
 
 /// As many descriptors as the system allows: the default of 1024 is less than a small flood.

@@ -17,6 +17,7 @@ use tracing::{Instrument, debug, info_span};
 use super::core::{Call, Core};
 use super::counters::Counters;
 use super::gate::{Gate, TurnedAway};
+use super::reception::Service;
 use crate::config::Limits;
 use crate::host::event::{Answer, Caller, Event};
 use crate::limits::HTTP_HEAD_BYTES_MAX;
@@ -44,14 +45,6 @@ pub struct Desk {
     pub pending: Gate,
     /// Connections whose answer is not gone yet.
     pub answering: Gate,
-}
-
-/// What a listener is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Service {
-    Https,
-    Http,
-    Rtsp,
 }
 
 /// A connection that a request came over.
