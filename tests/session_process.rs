@@ -264,12 +264,9 @@ fn fronts_come_and_go_and_the_session_does_not_care() {
         drop(link);
     }
     let (link, _) = session.front();
-    // Nonsense costs that link only.
+    // What a younger front may say is ignored.
     link.send_bytes(b"{\"Nonsense\":1}", &[]).unwrap();
-    let gone = (0..100)
-        .any(|_| matches!(link.receive_within::<FromSession>(PATIENCE), Err(LinkError::Closed)));
-    assert!(gone);
-    let (link, _) = session.front();
+    link.send_bytes(b"{", &[]).unwrap();
     link.send(&ToSession::AskFigures, &[]).unwrap();
     let figures = wanted(&link, |message| match message {
         FromSession::Figures { figures } => Some(figures),

@@ -9,6 +9,7 @@ use super::signals::Signals;
 use crate::audio::{self, AudioConfig};
 use crate::desktop::{self, DesktopConfig};
 use crate::ipc::SessionBoot;
+use crate::ops::log;
 use crate::proc::boot;
 
 /// The listening link and the lock of the directory.
@@ -16,6 +17,7 @@ const FDS: usize = 2;
 
 /// `moonshard session <id>`, started by the supervisor. Exit code 1: it could not start.
 pub fn main() -> ExitCode {
+    log::init("session");
     match boot::receive::<SessionBoot>(FDS) {
         Ok((boot, fds)) => live(boot, fds),
         Err(e) => {
