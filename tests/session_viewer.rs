@@ -414,6 +414,12 @@ fn a_viewer_streams_leaves_and_another_resumes() {
     }
     assert!(figures["encoder_key_frames"] >= 1.0);
     let encoder = session.encoder();
+    let score = |pid: u32| -> i32 {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
+        text.trim().parse().unwrap()
+    };
+    let app = session.children().into_iter().find(|(pid, _)| *pid != encoder).unwrap().0;
+    assert!(score(session.process.pid()) < score(encoder) && score(encoder) < score(app));
 
     viewer.client.host.peer_mut(PeerID(0)).disconnect_later(0);
     viewer.until(|viewer| viewer.client.disconnected);

@@ -11,6 +11,8 @@ pub mod control;
 #[cfg(feature = "host")]
 mod encoder_link;
 #[cfg(feature = "host")]
+mod flows;
+#[cfg(feature = "host")]
 mod fronts;
 #[cfg(feature = "host")]
 mod hands;

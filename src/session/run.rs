@@ -2,7 +2,6 @@
 //! encoder, the app and the signals. It turns what they say into [`life::Event`]s and [`Effect`]s into
 //! calls. It never blocks, and it starts every child, because it lives as long as they may.
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -10,15 +9,16 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 
 use super::app::{App, orphans};
-use super::control::{self, Control, ControlEvent};
+use super::control::{self, ControlEvent};
 use super::encoder_link::{EncoderLink, Order, Seen};
+use super::flows::{Arrived, Flows, Said};
 use super::fronts::{Fronts, LinkId, Received};
 use super::hands::{self, Given, Hands};
 use super::life::{Effect, Event, Life};
 use super::signals::Signals;
 use crate::audio::{Audio, AudioViewer};
 use crate::desktop::{Desktop, DesktopCommand, Ring};
-use crate::ipc::{FromSession, SessionSpec, ToSession, ViewerGrant, ViewerId};
+use crate::ipc::{FromSession, SessionSpec, ToSession, ViewerId};
 use crate::proto::control::Feedback;
 use crate::proto::stream::{Flow, StreamSpec};
 use crate::time::Time;
@@ -47,15 +47,14 @@ pub struct Session {
     signals: Signals,
     parts: Parts,
     encoder: EncoderLink,
-    controls: BTreeMap<ViewerId, Connection>,
-    stash: BTreeMap<(ViewerId, Flow), Stashed>,
+    flows: Flows,
     hands: Hands,
     events: VecDeque<Event>,
     /// Children that are not the app's: the audio server.
     own_children: Vec<u32>,
     ending: Ending,
     due: Due,
-    /// Frame rings and sockets that could not be put to use.
+    /// Encoders that could not be started.
     failures: u64,
 }
 
@@ -64,21 +63,6 @@ pub struct Parts {
     pub desktop: Option<Desktop>,
     pub audio: Option<Audio>,
     pub app: Option<App>,
-}
-
-/// A viewer's control connection and where it goes.
-struct Connection {
-    control: Control,
-    local: SocketAddr,
-    peer: SocketAddr,
-}
-
-/// A socket that waits until it is put to use.
-struct Stashed {
-    socket: OwnedFd,
-    local: SocketAddr,
-    peer: SocketAddr,
-    first: Vec<u8>,
 }
 
 /// How far the end of the app was ordered.
@@ -121,8 +105,7 @@ impl Session {
             signals,
             parts,
             encoder,
-            controls: BTreeMap::new(),
-            stash: BTreeMap::new(),
+            flows: Flows::default(),
             hands: Hands::default(),
             events: VecDeque::new(),
             own_children,
@@ -142,9 +125,7 @@ impl Session {
             self.settle();
         }
         self.farewell();
-        for connection in self.controls.values_mut() {
-            connection.control.close();
-        }
+        self.flows.close_all();
         orphans::signal(&self.known(), Signal::KILL);
     }
 
@@ -175,7 +156,7 @@ impl Session {
         let encoder = fds.len();
         fds.push(readable(self.signals.as_fd()));
         let mut add = |fd| fds.push(readable(fd));
-        self.controls.values().for_each(|c| add(c.control.as_fd()));
+        self.flows.fds().for_each(&mut add);
         if let Some(app) = &self.parts.app {
             if !app.is_gone() {
                 add(app.as_fd());
@@ -198,7 +179,7 @@ impl Session {
         if self.encoder.is_running() {
             due = due.min(self.due.pulse);
         }
-        if !self.controls.is_empty() || self.hands.owes() {
+        if self.flows.is_served() || self.hands.owes() {
             due = due.min(self.due.service);
         }
         if self.parts.app.as_ref().is_some_and(|a| a.output().is_some()) && self.due.output > now {
@@ -249,8 +230,8 @@ impl Session {
                     tracing::warn!(%viewer, ?flow, "a socket message without a socket");
                     return;
                 };
-                let stashed = Stashed { socket, local, peer, first: first.clone() };
-                self.stash.insert((viewer, flow), stashed);
+                let arrived = Arrived { socket, local, peer, first: first.clone() };
+                self.flows.stash(viewer, flow, arrived);
                 self.events.push_back(Event::Front(message));
             }
             other => self.events.push_back(Event::Front(other)),
@@ -274,28 +255,18 @@ impl Session {
     fn look_at_controls(&mut self, now: Time) {
         self.due.service = now + control::SERVICE_EVERY;
         let mut said = Vec::new();
-        for viewer in self.controls.keys().copied().collect::<Vec<_>>() {
-            let Some(connection) = self.controls.get_mut(&viewer) else { continue };
-            if connection.control.service(&mut said) {
-                self.due.service = now;
-            }
-            let (local, peer) = (connection.local, connection.peer);
-            for event in said.drain(..) {
-                self.on_control(viewer, event, local, peer, now);
-            }
+        if self.flows.service(&mut said) {
+            self.due.service = now;
+        }
+        for said in said {
+            self.on_control(said, now);
         }
         let desktop = self.parts.desktop.as_ref();
         self.hands.settle(&mut |given| give(desktop, given));
     }
 
-    fn on_control(
-        &mut self,
-        viewer: ViewerId,
-        event: ControlEvent,
-        local: SocketAddr,
-        peer: SocketAddr,
-        now: Time,
-    ) {
+    fn on_control(&mut self, said: Said, now: Time) {
+        let Said { viewer, local, peer, event } = said;
         let event = match event {
             ControlEvent::Connected { last_will } => {
                 Event::ControlConnected { viewer, local, peer, last_will }
@@ -409,16 +380,12 @@ impl Session {
             }
             Effect::KeyFrame => self.encoder.key_frame(),
             Effect::UseSocket { viewer, flow } => self.use_socket(viewer, flow),
-            Effect::DropSockets { viewer } => self.stash.retain(|(of, _), _| *of != viewer),
-            Effect::HdrOff { viewer } => self.say(viewer, &Feedback::HdrMode(None)),
+            Effect::DropSockets { viewer } => self.flows.drop_stashed(viewer),
+            Effect::HdrOff { viewer } => self.flows.say(viewer, &Feedback::HdrMode(None)),
             Effect::Terminate { viewer, why } => {
-                self.say(viewer, &Feedback::Termination { code: why.code() });
+                self.flows.say(viewer, &Feedback::Termination { code: why.code() });
             }
-            Effect::CloseControl { viewer } => {
-                if let Some(mut connection) = self.controls.remove(&viewer) {
-                    connection.control.close();
-                }
-            }
+            Effect::CloseControl { viewer } => self.flows.close_control(viewer),
             Effect::DetachAudio => {
                 if let Some(audio) = &self.parts.audio {
                     audio.detach();
@@ -449,52 +416,25 @@ impl Session {
     }
 
     fn use_socket(&mut self, viewer: ViewerId, flow: Flow) {
-        let stashed = self.stash.remove(&(viewer, flow));
-        let Some(grant) = self.life.grant(viewer).cloned() else { return };
-        match (flow, stashed) {
-            (Flow::Video, Some(stashed)) => self.encoder.set_socket(stashed.socket),
-            (Flow::Video, None) => self.encoder.hand_socket(),
-            (Flow::Audio, Some(stashed)) => self.attach_audio(&grant, stashed.socket),
-            (Flow::Control, Some(stashed)) => self.open_control(&grant, stashed),
-            (Flow::Audio | Flow::Control, None) => {}
-        }
-    }
-
-    fn attach_audio(&self, grant: &ViewerGrant, socket: OwnedFd) {
-        let Some(stream) = self.life.stream(grant.viewer) else { return };
-        if let Some(audio) = &self.parts.audio {
-            let (spec, key) = (stream.audio.clone(), grant.key.clone());
-            audio.attach(AudioViewer { socket, spec, key, rikeyid: grant.rikeyid });
-        }
-    }
-
-    fn open_control(&mut self, grant: &ViewerGrant, stashed: Stashed) {
-        let viewer = grant.viewer;
+        let arrived = self.flows.take(viewer, flow);
+        let Some(grant) = self.life.grant(viewer) else { return };
         let Some(stream) = self.life.stream(viewer) else { return };
-        let Stashed { socket, local, peer, first } = stashed;
-        if let Some(connection) = self.controls.get_mut(&viewer) {
-            match connection.control.move_to(socket, first, now()) {
-                Ok(()) => (connection.local, connection.peer) = (local, peer),
-                Err(e) => tracing::debug!(%viewer, error = %e, "a control flow did not move"),
-            }
-        } else {
-            match Control::open(socket, first, grant, stream) {
-                Ok(control) => {
-                    self.controls.insert(viewer, Connection { control, local, peer });
-                }
-                Err(e) => {
-                    self.failures += 1;
-                    tracing::error!(%viewer, error = %e, "no control connection");
+        match (flow, arrived) {
+            (Flow::Video, Some(arrived)) => self.encoder.set_socket(arrived.socket),
+            (Flow::Video, None) => self.encoder.hand_socket(),
+            (Flow::Audio, Some(arrived)) => {
+                if let Some(audio) = &self.parts.audio {
+                    let (spec, key) = (stream.audio.clone(), grant.key.clone());
+                    let (socket, rikeyid) = (arrived.socket, grant.rikeyid);
+                    audio.attach(AudioViewer { socket, spec, key, rikeyid });
                 }
             }
-        }
-        // The first datagram waits already.
-        self.look_at_controls(now());
-    }
-
-    fn say(&mut self, viewer: ViewerId, feedback: &Feedback) {
-        if let Some(connection) = self.controls.get_mut(&viewer) {
-            connection.control.send(feedback);
+            (Flow::Control, Some(arrived)) => {
+                self.flows.control(grant, stream, arrived, now());
+                // The first datagram waits already.
+                self.look_at_controls(now());
+            }
+            (Flow::Audio | Flow::Control, None) => {}
         }
     }
 
@@ -539,18 +479,7 @@ impl Session {
         put("input_ignored", hands.ignored);
         put("input_released", hands.released);
         put("failures", self.failures);
-        for connection in self.controls.values() {
-            let control = connection.control.figures();
-            put("control_messages", control.messages);
-            put("control_forged", control.forged);
-            put("control_replayed", control.replayed);
-            put("control_malformed", control.malformed);
-            put("control_strange_datagrams", control.strange_datagrams);
-            put("control_send_errors", control.send_errors);
-            put("control_moves", control.moves);
-            put("fec_reports", control.fec_reports);
-            put("packets_missed", control.packets_missed);
-        }
+        self.flows.figures(&mut figures);
         self.encoder.figures(&mut figures);
         let desktop = self.parts.desktop.iter().flat_map(|d| d.figures());
         figures.extend(desktop.map(|(name, value)| (format!("desktop_{name}"), value)));

@@ -18,7 +18,7 @@ pub const KEY: [u8; 16] = [7; 16];
 pub const CONNECT_DATA: u32 = 0xC0FF_EE01;
 pub const PEER_ID: u16 = 0x5A5;
 /// Nothing here takes longer, unless it does not work.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Long enough for an answer over loopback to have come, several times over.
 pub const SILENCE: Duration = Duration::from_millis(400);
 
