@@ -3,6 +3,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use smithay::backend::renderer::element::memory::MemoryRenderBufferRenderElement;
+use smithay::backend::renderer::element::solid::SolidColorRenderElement;
 use smithay::backend::renderer::element::surface::{
     WaylandSurfaceRenderElement, render_elements_from_surface_tree,
 };
@@ -23,8 +24,10 @@ use smithay::wayland::compositor::with_states;
 use smithay::wayland::presentation::Refresh;
 use smithay::wayland::shell::wlr_layer::Layer;
 
+use super::border::Border;
 use super::clock::{Due, RefreshClock};
 use super::state::State;
+use super::windows::{Lie, lie};
 use crate::time::Time;
 
 /// One thing to draw. A piece whose drawing fails is left out; the others are drawn all the same: no
@@ -36,6 +39,7 @@ pub struct Piece<'a> {
 
 enum Content {
     Memory(MemoryRenderBufferRenderElement<PixmanRenderer>),
+    Solid(SolidColorRenderElement),
     Surface(WaylandSurfaceRenderElement<PixmanRenderer>),
 }
 
@@ -45,16 +49,11 @@ impl From<WaylandSurfaceRenderElement<PixmanRenderer>> for Content {
     }
 }
 
-impl From<MemoryRenderBufferRenderElement<PixmanRenderer>> for Content {
-    fn from(element: MemoryRenderBufferRenderElement<PixmanRenderer>) -> Self {
-        Self::Memory(element)
-    }
-}
-
 macro_rules! of_content {
     ($piece:expr, $element:ident => $call:expr) => {
         match &$piece.content {
             Content::Memory($element) => $call,
+            Content::Solid($element) => $call,
             Content::Surface($element) => $call,
         }
     };
@@ -171,6 +170,13 @@ impl State {
                 Scale::from(1.0),
                 1.0,
             ));
+            if lie(window) == Lie::Floating
+                && let Some(border) = window.user_data().get::<Border>()
+                && let Some(geometry) = self.space.element_geometry(window)
+            {
+                let active = self.space.elements().next_back() == Some(window);
+                contents.extend(border.around(geometry, active).into_iter().map(Content::Solid));
+            }
         }
         self.layer_contents(&lower, &mut contents);
         contents.into_iter().map(|content| Piece { content, failures }).collect()

@@ -5,9 +5,9 @@ use smithay::desktop::Window;
 use smithay::input::SeatHandler;
 use smithay::input::pointer::{
     AxisFrame, ButtonEvent, Focus, GestureHoldBeginEvent, GestureHoldEndEvent,
-    GesturePinchBeginEvent, GesturePinchEndEvent, GesturePinchUpdateEvent,
-    GestureSwipeBeginEvent, GestureSwipeEndEvent, GestureSwipeUpdateEvent, GrabStartData,
-    MotionEvent, PointerGrab, PointerInnerHandle, RelativeMotionEvent,
+    GesturePinchBeginEvent, GesturePinchEndEvent, GesturePinchUpdateEvent, GestureSwipeBeginEvent,
+    GestureSwipeEndEvent, GestureSwipeUpdateEvent, GrabStartData, MotionEvent, PointerGrab,
+    PointerInnerHandle, RelativeMotionEvent,
 };
 use smithay::reexports::wayland_protocols::xdg::shell::server::xdg_toplevel::{self, ResizeEdge};
 use smithay::reexports::wayland_server::Resource;
@@ -52,14 +52,29 @@ impl Edges {
     }
 }
 
-/// On a window: the rectangle and edges of a resize whose left or top edge has to follow the size.
+/// On a window: a resize whose left or top edge has to follow the size.
 #[derive(Default)]
-struct Resizing(Cell<Option<(Rectangle<i32, Logical>, Edges)>>);
+struct Resizing(Cell<Option<Resize>>);
+
+#[derive(Clone, Copy)]
+struct Resize {
+    from: Rectangle<i32, Logical>,
+    edges: Edges,
+    /// The button is up; the client's last answer is still to come.
+    over: bool,
+}
+
+fn resizing(window: &Window) -> &Cell<Option<Resize>> {
+    let data = window.user_data();
+    data.insert_if_missing(Resizing::default);
+    &data.get::<Resizing>().expect("inserted above").0
+}
 
 /// Starts to move a window, if the pointer button with this serial is still down on its client.
 pub fn start_move(state: &mut State, window: &Window, serial: Serial) {
     let Some(start) = start_data(state, window, serial) else { return };
     let Some(at) = state.space.element_location(window) else { return };
+    resizing(window).set(None);
     let grab = Drag { start, window: window.clone(), action: Action::Move { at } };
     let pointer = state.pointer.clone();
     pointer.set_grab(state, grab, serial, Focus::Clear);
@@ -69,9 +84,7 @@ pub fn start_move(state: &mut State, window: &Window, serial: Serial) {
 pub fn start_resize(state: &mut State, window: &Window, serial: Serial, edges: Edges) {
     let Some(start) = start_data(state, window, serial) else { return };
     let Some(from) = state.space.element_geometry(window) else { return };
-    let data = window.user_data();
-    data.insert_if_missing(Resizing::default);
-    data.get::<Resizing>().expect("inserted above").0.set(Some((from, edges)));
+    resizing(window).set(Some(Resize { from, edges, over: false }));
     let action = Action::Resize { from, edges };
     let grab = Drag { start, window: window.clone(), action };
     let pointer = state.pointer.clone();
@@ -88,9 +101,7 @@ fn start_data(state: &State, window: &Window, serial: Serial) -> Option<GrabStar
 /// A window that is being resized by its left or top edge has a new size: its other edges stay.
 pub fn resized(state: &mut State, surface: &WlSurface) {
     let Some(window) = state.window_of(surface) else { return };
-    let Some((from, edges)) = window.user_data().get::<Resizing>().and_then(|r| r.0.get()) else {
-        return;
-    };
+    let Some(Resize { from, edges, over }) = resizing(&window).get() else { return };
     let Some(now) = state.space.element_geometry(&window) else { return };
     let mut at = now.loc;
     if edges.left {
@@ -98,6 +109,11 @@ pub fn resized(state: &mut State, surface: &WlSurface) {
     }
     if edges.top {
         at.y = from.loc.y + from.size.h - now.size.h;
+    }
+    let resizing_state = xdg_toplevel::State::Resizing;
+    if over && window.toplevel().is_none_or(|t| !t.current_state().states.contains(resizing_state))
+    {
+        resizing(&window).set(None);
     }
     if at != now.loc {
         state.space.map_element(window, at, false);
@@ -134,10 +150,8 @@ impl Drag {
                     let high = if max > 0 { max.max(low) } else { i32::MAX };
                     wanted.clamp(low, high)
                 };
-                let size = Size::from((
-                    limit(wanted.w, min.w, max.w),
-                    limit(wanted.h, min.h, max.h),
-                ));
+                let size =
+                    Size::from((limit(wanted.w, min.w, max.w), limit(wanted.h, min.h, max.h)));
                 self.tell_size(Some(size), true);
             }
         }
@@ -212,9 +226,8 @@ impl PointerGrab<State> for Drag {
     fn unset(&mut self, _: &mut State) {
         if let Action::Resize { .. } = self.action {
             self.tell_size(None, false);
-            if let Some(resizing) = self.window.user_data().get::<Resizing>() {
-                resizing.0.set(None);
-            }
+            let resizing = resizing(&self.window);
+            resizing.set(resizing.get().map(|resize| Resize { over: true, ..resize }));
         }
     }
 

@@ -26,9 +26,8 @@ const LEFT_ALT: u16 = 56;
 const RIGHT_ALT: u16 = 100;
 const LEFT_META: u16 = 125;
 const RIGHT_META: u16 = 126;
-const MODIFIERS: [u16; 8] = [
-    LEFT_SHIFT, RIGHT_SHIFT, LEFT_CTRL, RIGHT_CTRL, LEFT_ALT, RIGHT_ALT, LEFT_META, RIGHT_META,
-];
+const MODIFIERS: [u16; 8] =
+    [LEFT_SHIFT, RIGHT_SHIFT, LEFT_CTRL, RIGHT_CTRL, LEFT_ALT, RIGHT_ALT, LEFT_META, RIGHT_META];
 
 /// The keys that are down, by evdev code.
 #[derive(Debug, Default)]
@@ -112,15 +111,12 @@ impl State {
         let kept = !down && self.keys.kept.remove(&code);
         let state = if down { KeyState::Pressed } else { KeyState::Released };
         let shortcut = self.send_key(u32::from(code) + XKB_OFFSET, state, kept, now);
-        match shortcut {
-            Some(Some(shortcut)) => {
-                self.keys.kept.insert(code);
-                match shortcut {
-                    Shortcut::CycleWindows => self.cycle_windows(),
-                    Shortcut::CloseWindow => self.close_focused(),
-                }
+        if let Some(shortcut) = shortcut {
+            self.keys.kept.insert(code);
+            match shortcut {
+                Shortcut::CycleWindows => self.cycle_windows(),
+                Shortcut::CloseWindow => self.close_focused(),
             }
-            Some(None) | None => {}
         }
     }
 
@@ -131,10 +127,10 @@ impl State {
         state: KeyState,
         kept: bool,
         now: Time,
-    ) -> Option<Option<Shortcut>> {
+    ) -> Option<Shortcut> {
         let keyboard = self.keyboard.clone();
         let serial = SERIAL_COUNTER.next_serial();
-        keyboard.input(
+        let intercepted = keyboard.input(
             self,
             Keycode::from(keycode),
             state,
@@ -155,7 +151,8 @@ impl State {
                     _ => FilterResult::Forward,
                 }
             },
-        )
+        );
+        intercepted.flatten()
     }
 
     /// Presses and releases a key by xkb code, past shortcuts and the set of keys that are down.

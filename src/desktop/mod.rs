@@ -10,14 +10,15 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use calloop::channel::SyncSender;
 use calloop::LoopSignal;
+use calloop::channel::SyncSender;
 
 use crate::proc::link::Link;
 use crate::proto::input::InputEvent;
 use crate::proto::stream::Mode;
 
 mod apps;
+mod border;
 mod clock;
 mod cursor;
 mod draw;
@@ -32,6 +33,7 @@ mod protocols;
 mod ring;
 mod run;
 mod screen;
+mod shell;
 mod state;
 mod text;
 mod touch;
@@ -86,7 +88,9 @@ pub struct Busy;
 #[derive(Debug, thiserror::Error)]
 pub enum DesktopError {
     /// The layout or variant is unknown to xkbcommon, or xkb-data is not installed.
-    #[error("no keyboard layout {layout:?} with variant {variant:?}: see /usr/share/X11/xkb/rules/evdev.lst")]
+    #[error(
+        "no keyboard layout {layout:?} with variant {variant:?}: see /usr/share/X11/xkb/rules/evdev.lst"
+    )]
     Keymap { layout: String, variant: String },
     /// The mode has no area or no rate.
     #[error("the mode {0:?} cannot be shown")]

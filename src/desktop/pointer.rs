@@ -122,8 +122,7 @@ impl State {
         let under = self.surface_under(from);
         let hold = under.as_ref().map_or(Hold::Free, |under| self.hold(under, from));
         let pointer = self.pointer.clone();
-        let event =
-            RelativeMotionEvent { delta, delta_unaccel: delta, utime: now.0 / 1_000 };
+        let event = RelativeMotionEvent { delta, delta_unaccel: delta, utime: now.0 / 1_000 };
         pointer.relative_motion(self, under.clone(), &event);
         let to = match hold {
             Hold::Locked => {
@@ -134,6 +133,18 @@ impl State {
             Hold::Confined(region) => self.confined(from, self.clamp(to), &under, region.as_ref()),
         };
         self.move_pointer(to, now);
+    }
+
+    /// Windows come and go under a pointer that rests: whoever is there now should know.
+    pub fn refresh_pointer(&mut self, now: Time) {
+        if !self.cursor.shown || self.pointer.is_grabbed() {
+            return;
+        }
+        let at = self.pointer.current_location();
+        let under = self.surface_under(at).map(|(surface, _)| surface);
+        if under != self.pointer.current_focus() {
+            self.move_pointer(at, now);
+        }
     }
 
     /// Puts the pointer somewhere and lets the client there hold it if it wants to.

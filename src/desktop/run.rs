@@ -54,7 +54,7 @@ pub fn run(
     let _ = ready.try_send(Ok(event_loop.get_signal()));
     info!(display = WAYLAND_DISPLAY, "desktop started");
     let ended = event_loop.run(WAKE, &mut core, |core| {
-        core.state.tidy();
+        core.state.tidy(now());
         if let Err(e) = core.display.flush_clients() {
             debug!(error = %e, "flush to a client");
         }
@@ -73,8 +73,7 @@ fn set_up(
     let path = config.runtime_dir.join(WAYLAND_DISPLAY);
     let socket =
         ListeningSocket::bind_absolute(path).map_err(|e| DesktopError::Socket(e.to_string()))?;
-    let mut display =
-        Display::<State>::new().map_err(|e| DesktopError::Socket(e.to_string()))?;
+    let mut display = Display::<State>::new().map_err(|e| DesktopError::Socket(e.to_string()))?;
     let state = State::new(&display.handle(), &config, figures, now())?;
     let event_loop = EventLoop::<Core>::try_new().map_err(as_io)?;
     let handle = event_loop.handle();

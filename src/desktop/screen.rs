@@ -150,7 +150,12 @@ impl Screen {
 
     /// Draws into a free slot and sends it. `pieces` is None: the picture is that of the last frame,
     /// and a free slot still shows it. True: the encoder has the frame.
-    pub fn show(&mut self, pieces: Option<&[Piece<'_>]>, repeated: bool, figures: &Figures) -> bool {
+    pub fn show(
+        &mut self,
+        pieces: Option<&[Piece<'_>]>,
+        repeated: bool,
+        figures: &Figures,
+    ) -> bool {
         let Some(attached) = &mut self.attached else { return false };
         let spec = attached.ring.spec();
         if (spec.width, spec.height) != (self.mode.width.into(), self.mode.height.into()) {
@@ -173,8 +178,7 @@ impl Screen {
             }
         }
         let sent = now();
-        let note =
-            FrameNote { slot, seq: attached.seq + 1, captured_ns: sent.0, repeated };
+        let note = FrameNote { slot, seq: attached.seq + 1, captured_ns: sent.0, repeated };
         match attached.frames.send_bytes(&note.to_bytes(), &[]) {
             Ok(()) => {
                 attached.seq += 1;
@@ -206,12 +210,13 @@ fn draw(
 ) -> bool {
     let ring = &mut attached.ring;
     let age = ring.age(slot);
-    let result = renderer.bind(ring.image(slot)).map_err(|e| e.to_string()).and_then(|mut target| {
-        drawings
-            .render_output(renderer, &mut target, age, pieces, BACKGROUND)
-            .map(|result| result.damage.is_some())
-            .map_err(|e| e.to_string())
-    });
+    let result =
+        renderer.bind(ring.image(slot)).map_err(|e| e.to_string()).and_then(|mut target| {
+            drawings
+                .render_output(renderer, &mut target, age, pieces, BACKGROUND)
+                .map(|result| result.damage.is_some())
+                .map_err(|e| e.to_string())
+        });
     match result {
         Ok(changed) => {
             if changed {

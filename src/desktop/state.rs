@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use smithay::desktop::{PopupManager, Space, Window};
+use smithay::input::Seat;
 use smithay::input::keyboard::{KeyboardHandle, XkbConfig};
 use smithay::input::pointer::PointerHandle;
 use smithay::input::touch::TouchHandle;
-use smithay::input::Seat;
 use smithay::output::{self, Output, PhysicalProperties, Subpixel};
 use smithay::reexports::wayland_server::DisplayHandle;
 use smithay::reexports::wayland_server::protocol::wl_surface::WlSurface;
@@ -198,7 +198,8 @@ impl State {
     /// The nearest point inside the output; its last column and row are reached.
     pub fn clamp(&self, point: Point<f64, Logical>) -> Point<f64, Logical> {
         let last = |size: u16| f64::from(size) - 1.0;
-        (point.x.clamp(0.0, last(self.mode.width)), point.y.clamp(0.0, last(self.mode.height))).into()
+        (point.x.clamp(0.0, last(self.mode.width)), point.y.clamp(0.0, last(self.mode.height)))
+            .into()
     }
 
     /// Something may look different now.
@@ -207,10 +208,11 @@ impl State {
     }
 
     /// After each round of events: what has died is forgotten.
-    pub fn tidy(&mut self) {
+    pub fn tidy(&mut self, now: Time) {
         self.space.refresh();
         self.popups.cleanup();
         self.forget_dead();
+        self.refresh_pointer(now);
     }
 }
 

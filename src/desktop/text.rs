@@ -39,8 +39,7 @@ impl TextKeys {
     pub fn new(layout: &str, variant: &str) -> Option<Self> {
         let context = xkb::Context::new(xkb::CONTEXT_NO_FLAGS);
         let flags = xkb::KEYMAP_COMPILE_NO_FLAGS;
-        let keymap =
-            xkb::Keymap::new_from_names(&context, "", "", layout, variant, None, flags)?;
+        let keymap = xkb::Keymap::new_from_names(&context, "", "", layout, variant, None, flags)?;
         let (layout, free) = Layout::of(&keymap)?;
         Some(Self { layout, lent: VecDeque::new(), free })
     }

@@ -55,8 +55,11 @@ impl State {
         let location = self.at_fraction(f64::from(touch.x), f64::from(touch.y));
         let Some(slot) = self.fingers.put(touch.pointer, location) else { return Effect::Ignored };
         self.cursor.shown = false;
-        self.focus_at(location);
         let under = self.surface_under(location);
+        self.dismiss_menus(under.as_ref().map(|(surface, _)| surface), now);
+        if !self.pointer.is_grabbed() {
+            self.focus_at(location);
+        }
         let handle = self.touch.clone();
         let event = DownEvent {
             slot: TouchSlot::from(Some(slot)),

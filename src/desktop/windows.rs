@@ -4,32 +4,15 @@
 //! Further ones float in the middle. Focus follows a new window and a click.
 use std::cell::RefCell;
 
-use smithay::delegate_xdg_activation;
-use smithay::delegate_xdg_decoration;
-use smithay::delegate_xdg_shell;
-use smithay::desktop::{
-    PopupKeyboardGrab, PopupKind, PopupPointerGrab, PopupUngrabStrategy, Window,
-    find_popup_root_surface, get_popup_toplevel_coords, layer_map_for_output,
-};
-use smithay::input::Seat;
-use smithay::input::pointer::Focus;
+use smithay::desktop::{PopupKind, Window, layer_map_for_output};
 use smithay::reexports::wayland_protocols::xdg::decoration::zv1::server::zxdg_toplevel_decoration_v1::Mode as Decoration;
 use smithay::reexports::wayland_protocols::xdg::shell::server::xdg_toplevel;
-use smithay::reexports::wayland_server::protocol::wl_output::WlOutput;
-use smithay::reexports::wayland_server::protocol::wl_seat::WlSeat;
 use smithay::reexports::wayland_server::protocol::wl_surface::WlSurface;
-use smithay::utils::{IsAlive, Logical, Point, Rectangle, SERIAL_COUNTER, Serial, Size};
+use smithay::utils::{IsAlive, Logical, Point, Rectangle, SERIAL_COUNTER, Size};
 use smithay::wayland::compositor::with_states;
-use smithay::wayland::shell::xdg::decoration::XdgDecorationHandler;
-use smithay::wayland::shell::xdg::{
-    PopupSurface, PositionerState, SurfaceCachedState, ToplevelSurface, XdgShellHandler,
-    XdgShellState,
-};
-use smithay::wayland::xdg_activation::{
-    XdgActivationHandler, XdgActivationState, XdgActivationToken, XdgActivationTokenData,
-};
+use smithay::wayland::shell::xdg::{SurfaceCachedState, ToplevelSurface};
 
-use super::grab::{self, Edges};
+use super::grab;
 use super::protocols::has_buffer;
 use super::state::State;
 
@@ -37,9 +20,6 @@ use super::state::State;
 const ZONE_MIN: i32 = 64;
 /// Of a floating window at least this much stays on the output.
 const VISIBLE_MIN: i32 = 32;
-
-/// Activation tokens that are remembered.
-const TOKENS_MAX: usize = 256;
 
 /// Alt+Tab in progress: the windows as they were stacked, and the one shown.
 pub struct Cycle {
@@ -84,7 +64,7 @@ impl State {
         all.find(|w| surface_of(w) == Some(surface)).cloned()
     }
 
-    fn is_mapped(&self, window: &Window) -> bool {
+    pub fn is_mapped(&self, window: &Window) -> bool {
         self.space.elements().any(|w| w == window)
     }
 
@@ -128,7 +108,7 @@ impl State {
     /// The window's first word: it hears how it is to lie.
     fn introduce(&mut self, window: &Window) {
         let Some(toplevel) = window.toplevel() else { return };
-        if lie(window) == Lie::Floating && self.should_fill(toplevel) {
+        if lie(window) == Lie::Floating && self.should_fill(window) {
             toplevel.with_pending_state(|pending| {
                 pending.states.set(xdg_toplevel::State::Maximized);
             });
@@ -138,18 +118,14 @@ impl State {
     }
 
     /// The only window, no dialog, and not of a fixed size.
-    fn should_fill(&self, toplevel: &ToplevelSurface) -> bool {
+    fn should_fill(&self, window: &Window) -> bool {
+        let Some(toplevel) = window.toplevel() else { return false };
         let alone = self.space.elements().len() == 0;
-        let (min, max) = with_states(toplevel.wl_surface(), |states| {
-            let mut cached = states.cached_state.get::<SurfaceCachedState>();
-            (cached.current().min_size, cached.current().max_size)
-        });
-        let fixed = max.w > 0 && max.h > 0 && max == min;
-        alone && toplevel.parent().is_none() && !fixed
+        alone && toplevel.parent().is_none() && !is_fixed(window)
     }
 
     /// Puts size, bounds and decoration for the way that the window lies into its pending state.
-    fn configure(&self, window: &Window) {
+    pub fn configure(&self, window: &Window) {
         let Some(toplevel) = window.toplevel() else { return };
         let zone = self.zone();
         let size = match lie(window) {
@@ -179,6 +155,15 @@ impl State {
         };
         self.space.map_element(window.clone(), location, true);
         self.focus_window(window);
+        let (zone, size) = (self.zone().size, window.geometry().size);
+        if let Some(toplevel) = window.toplevel()
+            && lie(window) == Lie::Floating
+            && (size.w > zone.w || size.h > zone.h)
+            && !is_fixed(window)
+        {
+            // It would not fit: let it fill what there is.
+            self.lay(toplevel, Lie::Maximised);
+        }
     }
 
     /// The middle of its parent, or of the free zone; the top left corner stays visible.
@@ -319,7 +304,7 @@ impl State {
     }
 
     /// Sends the window its new size, if it has been introduced.
-    fn reconfigure(&self, window: &Window) {
+    pub fn reconfigure(&self, window: &Window) {
         self.configure(window);
         if let Some(toplevel) = window.toplevel()
             && toplevel.is_initial_configure_sent()
@@ -329,7 +314,7 @@ impl State {
     }
 
     /// Changes how a window lies, and remembers or restores where it floated.
-    fn lay(&mut self, toplevel: &ToplevelSurface, to: Lie) {
+    pub fn lay(&mut self, toplevel: &ToplevelSurface, to: Lie) {
         let Some(window) = self.window_of(toplevel.wl_surface()) else { return };
         let from = lie(&window);
         let data = window.user_data();
@@ -366,20 +351,6 @@ impl State {
             self.space.relocate(&window, location);
         }
     }
-
-    fn unconstrain(&self, popup: &PopupSurface) {
-        let kind = PopupKind::Xdg(popup.clone());
-        let Ok(root) = find_popup_root_surface(&kind) else { return };
-        let origin = match self.window_of(&root) {
-            Some(window) => self.space.element_location(&window).unwrap_or_default(),
-            None => self.layer_location(&root).unwrap_or_default(),
-        };
-        let mut target = self.area();
-        target.loc -= origin + get_popup_toplevel_coords(&kind);
-        popup.with_pending_state(|pending| {
-            pending.geometry = pending.positioner.get_unconstrained_geometry(target);
-        });
-    }
 }
 
 /// Moves a mapped window without raising it.
@@ -390,7 +361,8 @@ trait Relocate {
 impl Relocate for smithay::desktop::Space<Window> {
     fn relocate(&mut self, window: &Window, location: Point<i32, Logical>) {
         // `map_element` moves the element to the top of its kind: put back what was above.
-        let above: Vec<Window> = self.elements().skip_while(|w| *w != window).skip(1).cloned().collect();
+        let above: Vec<Window> =
+            self.elements().skip_while(|w| *w != window).skip(1).cloned().collect();
         self.map_element(window.clone(), location, false);
         for other in above {
             self.raise_element(&other, false);
@@ -398,158 +370,10 @@ impl Relocate for smithay::desktop::Space<Window> {
     }
 }
 
-impl XdgShellHandler for State {
-    fn xdg_shell_state(&mut self) -> &mut XdgShellState {
-        &mut self.protocols.xdg_shell
-    }
-
-    fn new_toplevel(&mut self, surface: ToplevelSurface) {
-        self.unmapped.push(Window::new_wayland_window(surface));
-    }
-
-    fn toplevel_destroyed(&mut self, surface: ToplevelSurface) {
-        if let Some(window) = self.window_of(surface.wl_surface()) {
-            self.space.unmap_elem(&window);
-            self.unmapped.retain(|w| *w != window);
-            self.focus_something();
-        }
-    }
-
-    fn new_popup(&mut self, surface: PopupSurface, _: PositionerState) {
-        self.unconstrain(&surface);
-        let _ = self.popups.track_popup(PopupKind::Xdg(surface));
-    }
-
-    fn reposition_request(&mut self, surface: PopupSurface, to: PositionerState, token: u32) {
-        surface.with_pending_state(|pending| {
-            pending.geometry = to.get_geometry();
-            pending.positioner = to;
-        });
-        self.unconstrain(&surface);
-        surface.send_repositioned(token);
-    }
-
-    fn grab(&mut self, surface: PopupSurface, seat: WlSeat, serial: Serial) {
-        let Some(seat) = Seat::<Self>::from_resource(&seat) else { return };
-        let kind = PopupKind::Xdg(surface);
-        let Ok(root) = find_popup_root_surface(&kind) else { return };
-        let Ok(mut grab) = self.popups.grab_popup(root, kind, &seat, serial) else { return };
-        let before = grab.previous_serial().unwrap_or(serial);
-        let (keyboard, pointer) = (self.keyboard.clone(), self.pointer.clone());
-        let busy = |grabbed: bool, ours: bool| grabbed && !ours;
-        let keyboard_busy = busy(
-            keyboard.is_grabbed(),
-            keyboard.has_grab(serial) || keyboard.has_grab(before),
-        );
-        let pointer_busy =
-            busy(pointer.is_grabbed(), pointer.has_grab(serial) || pointer.has_grab(before));
-        if keyboard_busy || pointer_busy {
-            grab.ungrab(PopupUngrabStrategy::All);
-            return;
-        }
-        keyboard.set_focus(self, grab.current_grab(), serial);
-        keyboard.set_grab(self, PopupKeyboardGrab::new(&grab), serial);
-        pointer.set_grab(self, PopupPointerGrab::new(&grab), serial, Focus::Keep);
-    }
-
-    fn move_request(&mut self, surface: ToplevelSurface, _: WlSeat, serial: Serial) {
-        if let Some(window) = self.window_of(surface.wl_surface())
-            && lie(&window) == Lie::Floating
-        {
-            grab::start_move(self, &window, serial);
-        }
-    }
-
-    fn resize_request(
-        &mut self,
-        surface: ToplevelSurface,
-        _: WlSeat,
-        serial: Serial,
-        edges: xdg_toplevel::ResizeEdge,
-    ) {
-        if let Some(window) = self.window_of(surface.wl_surface())
-            && lie(&window) == Lie::Floating
-        {
-            grab::start_resize(self, &window, serial, Edges::of(edges));
-        }
-    }
-
-    fn maximize_request(&mut self, surface: ToplevelSurface) {
-        self.lay(&surface, Lie::Maximised);
-    }
-
-    fn unmaximize_request(&mut self, surface: ToplevelSurface) {
-        self.lay(&surface, Lie::Floating);
-    }
-
-    fn fullscreen_request(&mut self, surface: ToplevelSurface, _: Option<WlOutput>) {
-        self.lay(&surface, Lie::Fullscreen);
-    }
-
-    fn unfullscreen_request(&mut self, surface: ToplevelSurface) {
-        let alone = self.space.elements().len() <= 1;
-        self.lay(&surface, if alone { Lie::Maximised } else { Lie::Floating });
-    }
-
-    /// There is nowhere to minimise to: the window goes to the bottom.
-    fn minimize_request(&mut self, surface: ToplevelSurface) {
-        let Some(window) = self.window_of(surface.wl_surface()) else { return };
-        let others: Vec<Window> = self.space.elements().filter(|w| **w != window).cloned().collect();
-        for other in &others {
-            self.space.raise_element(other, false);
-        }
-        self.focus_something();
-    }
-}
-
-impl XdgDecorationHandler for State {
-    fn new_decoration(&mut self, toplevel: ToplevelSurface) {
-        if let Some(window) = self.window_of(toplevel.wl_surface()) {
-            self.reconfigure(&window);
-        }
-    }
-
-    fn request_mode(&mut self, toplevel: ToplevelSurface, _: Decoration) {
-        if let Some(window) = self.window_of(toplevel.wl_surface()) {
-            self.configure(&window);
-        }
-        if toplevel.is_initial_configure_sent() {
-            toplevel.send_configure();
-        }
-    }
-
-    fn unset_mode(&mut self, toplevel: ToplevelSurface) {
-        self.request_mode(toplevel, Decoration::ClientSide);
-    }
-}
-
-impl XdgActivationHandler for State {
-    fn activation_state(&mut self) -> &mut XdgActivationState {
-        &mut self.protocols.activation
-    }
-
-    /// Old tokens are forgotten, so that no client can pile them up.
-    fn token_created(&mut self, _: XdgActivationToken, _: XdgActivationTokenData) -> bool {
-        let activation = &mut self.protocols.activation;
-        if activation.tokens().count() >= TOKENS_MAX {
-            activation.retain_tokens(|_, _| false);
-        }
-        true
-    }
-
-    fn request_activation(
-        &mut self,
-        token: XdgActivationToken,
-        _: XdgActivationTokenData,
-        surface: WlSurface,
-    ) {
-        self.protocols.activation.remove_token(&token);
-        if let Some(window) = self.window_of(&surface)
-            && self.is_mapped(&window)
-        {
-            self.focus_window(&window);
-        }
-    }
+/// The window has one size that it wants.
+fn is_fixed(window: &Window) -> bool {
+    let (min, max) = size_limits(window);
+    max.w > 0 && max.h > 0 && max == min
 }
 
 /// The smallest and largest size that a window asked for; zero in `max`: no limit.
@@ -560,7 +384,3 @@ pub fn size_limits(window: &Window) -> (Size<i32, Logical>, Size<i32, Logical>) 
         (cached.current().min_size, cached.current().max_size)
     })
 }
-
-delegate_xdg_shell!(State);
-delegate_xdg_decoration!(State);
-delegate_xdg_activation!(State);

@@ -82,7 +82,6 @@ pub struct Ears {
 }
 
 pub struct Client {
-    pub connection: Connection,
     queue: EventQueue<Ears>,
     pub ears: Ears,
     pub handle: QueueHandle<Ears>,
@@ -91,7 +90,6 @@ pub struct Client {
     pub shell: XdgWmBase,
     pub seat: WlSeat,
     pub pointer: WlPointer,
-    pub relative: ZwpRelativePointerManagerV1,
     pub constraints: ZwpPointerConstraintsV1,
     pub presentation: WpPresentation,
 }
@@ -123,11 +121,9 @@ impl Client {
             shell: globals.bind(&handle, 6..=6, ()).unwrap(),
             constraints: globals.bind(&handle, 1..=1, ()).unwrap(),
             presentation: globals.bind(&handle, 1..=1, ()).unwrap(),
-            relative,
             seat,
             pointer,
             handle,
-            connection,
             queue,
             ears: Ears::default(),
         };
@@ -244,7 +240,8 @@ impl Client {
         let file = memory(length as u64);
         file.write_all_at(&colour.to_le_bytes().repeat((width * height) as usize), 0).unwrap();
         let pool = self.shm.create_pool(file.as_fd(), length, &self.handle, ());
-        let buffer = pool.create_buffer(0, width, height, width * 4, Format::Argb8888, &self.handle, ());
+        let buffer =
+            pool.create_buffer(0, width, height, width * 4, Format::Argb8888, &self.handle, ());
         pool.destroy();
         buffer
     }
@@ -367,7 +364,9 @@ hear!(WlKeyboard, (), |ears, _keyboard, event, _user| {
                 text: keymap.key_get_utf8(code),
             });
         }
-        wl_keyboard::Event::Modifiers { mods_depressed, mods_latched, mods_locked, group, .. } => {
+        wl_keyboard::Event::Modifiers {
+            mods_depressed, mods_latched, mods_locked, group, ..
+        } => {
             if let Some(keymap) = &mut ears.keymap {
                 keymap.update_mask(mods_depressed, mods_latched, mods_locked, 0, 0, group);
             }
@@ -438,8 +437,13 @@ hear!(ZwpConfinedPointerV1, (), |ears, _pointer, event, _user| {
 });
 
 hear!(WpPresentationFeedback, (), |ears, _feedback, event, _user| {
-    if let wp_presentation_feedback::Event::Presented { tv_sec_hi, tv_sec_lo, tv_nsec, refresh, .. } =
-        event
+    if let wp_presentation_feedback::Event::Presented {
+        tv_sec_hi,
+        tv_sec_lo,
+        tv_nsec,
+        refresh,
+        ..
+    } = event
     {
         let seconds = u64::from(tv_sec_hi) << 32 | u64::from(tv_sec_lo);
         let ns = seconds * 1_000_000_000 + u64::from(tv_nsec);

@@ -298,7 +298,10 @@ fn the_cursor_is_drawn_into_the_frame_and_follows() {
             white.insert((x, y), ());
         }
     }
-    assert!(white.keys().all(|&(x, y)| (49..66).contains(&x) && (59..82).contains(&y)), "{white:?}");
+    assert!(
+        white.keys().all(|&(x, y)| (49..66).contains(&x) && (59..82).contains(&y)),
+        "{white:?}"
+    );
     host.input(InputEvent::MouseRelative { dx: 100, dy: 50 });
     encoder.picture_when("a moved arrow", |p| {
         let old = (49..66).all(|x| (59..82).all(|y| p.at(x, y) == rgb(RED)));

@@ -48,10 +48,7 @@ fn all_heard(host: &Host, client: &mut Client) -> Vec<Heard> {
     host.input(key(0x7B, true));
     host.input(key(0x7B, false));
     client.until("F12", |heard| {
-        heard
-            .iter()
-            .any(|h| matches!(h, Heard::Key { code: F12, down: false, .. }))
-            .then_some(())
+        heard.iter().any(|h| matches!(h, Heard::Key { code: F12, down: false, .. })).then_some(())
     });
     let heard = std::mem::take(&mut client.ears.heard);
     heard.into_iter().filter(|h| !matches!(h, Heard::Key { code: F12, .. })).collect()

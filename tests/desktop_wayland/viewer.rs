@@ -159,7 +159,9 @@ impl Picture {
 
     /// How many pixels have this colour.
     pub fn count(&self, colour: u32) -> usize {
-        (0..self.width * self.height).filter(|i| self.at(i % self.width, i / self.width) == colour).count()
+        (0..self.width * self.height)
+            .filter(|i| self.at(i % self.width, i / self.width) == colour)
+            .count()
     }
 
     pub fn write_png(&self, path: &Path) {
