@@ -1,3 +1,4 @@
+//! Starting, hearing and ending real programs.
 use std::time::{Duration, Instant};
 
 use super::*;

@@ -1,3 +1,4 @@
+//! Each rule of a session's life in virtual time, and random histories in which the books must balance.
 use super::*;
 use crate::ipc::{AppSpec, ClientId, SessionId, SessionPolicy};
 use crate::proto::secret::SessionKey;
