@@ -335,3 +335,95 @@ fn hostile_datagrams_on_the_flow_change_nothing() {
     assert!(pair.control.is_connected());
     assert_eq!(pair.said().len(), 0);
 }
+
+/// Random numbers of a seed.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 24
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn bytes(&mut self, length: usize) -> Vec<u8> {
+        (0..length).map(|_| self.next() as u8).collect()
+    }
+
+    /// A number as attackers like them.
+    fn word(&mut self) -> [u8; 2] {
+        match self.below(4) {
+            0 => [0, self.next() as u8 & 3],
+            1 => [0xFF, 0xFF],
+            _ => (self.next() as u16).to_be_bytes(),
+        }
+    }
+
+    fn long(&mut self) -> [u8; 4] {
+        match self.below(4) {
+            0 => [0, 0, 0, self.next() as u8 & 7],
+            1 => [0xFF; 4],
+            2 => [0, 0, self.next() as u8, self.next() as u8],
+            _ => (self.next() as u32).to_be_bytes(),
+        }
+    }
+
+    /// A complete command with senseless numbers; never one that ends the connection.
+    fn command(&mut self) -> Vec<u8> {
+        let number = [1u8, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12][self.below(11) as usize];
+        let mut bytes = vec![number | self.next() as u8 & 0xC0];
+        bytes.push(if self.below(3) == 0 { self.next() as u8 } else { self.below(4) as u8 });
+        bytes.extend(self.word());
+        let length = self.below(40) as usize;
+        let data = self.bytes(length);
+        let size = (data.len() as u16).to_be_bytes();
+        match number {
+            1 => bytes.extend([self.word(), self.word()].concat()),
+            2 => bytes.extend(self.bytes(44)),
+            3 => bytes.extend(self.bytes(40)),
+            6 => bytes.extend([&size[..], &data].concat()),
+            7 | 9 => bytes.extend([&self.word()[..], &size, &data].concat()),
+            8 | 12 => {
+                bytes.extend([&self.word()[..], &size].concat());
+                for _ in 0..4 {
+                    bytes.extend(self.long());
+                }
+                bytes.extend(data);
+            }
+            10 => bytes.extend(self.bytes(8)),
+            11 => bytes.extend(self.bytes(12)),
+            _ => {}
+        }
+        bytes
+    }
+}
+
+#[test]
+fn whole_datagrams_of_senseless_commands_yield_nothing() {
+    let count = std::env::var("HOSTILE_DATAGRAMS").ok().and_then(|n| n.parse().ok());
+    let count: usize = count.unwrap_or(3_000);
+    let mut pair = Pair::connected();
+    let wire = pair.client.host.socket().socket.try_clone().unwrap();
+    let mut random = Random(count as u64);
+    for round in 0..count {
+        let session = (random.below(4) as u16) << 12;
+        let mut datagram = (PEER_ID | session).to_be_bytes().to_vec();
+        if random.below(2) == 0 {
+            datagram[0] |= 0x80;
+            datagram.extend(random.word());
+        }
+        for _ in 0..=random.below(5) {
+            datagram.extend(random.command());
+        }
+        let _ = wire.send(&datagram);
+        if round % 20 == 0 {
+            pair.control.service(&mut pair.events);
+        }
+    }
+    pair.step();
+    assert_eq!(pair.said().len(), 0, "{:?}", pair.said());
+}

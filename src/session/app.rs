@@ -102,6 +102,10 @@ fn output_error(e: rustix::io::Errno) -> AppError {
 
 fn set_environment(command: &mut Command, spec: &AppSpec, around: &Surroundings<'_>) {
     command.env_clear();
+    // For a host that was started with next to nothing: programs take these for granted.
+    command.env("PATH", "/usr/local/bin:/usr/bin:/bin");
+    command.env("LANG", "C.UTF-8");
+    command.env("HOME", around.directory);
     for name in INHERITED {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
