@@ -38,7 +38,7 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(10);
 pub const CONNECT_MAX: Duration = Duration::from_secs(15);
 /// From the start of an encoder to its `Ready`: at ANNOUNCE, and mid-stream.
 pub const ENCODER_START_MAX: Duration = Duration::from_secs(8);
-pub const ENCODER_RESTART_MAX: Duration = Duration::from_secs(3);
+pub const ENCODER_RESTART_MAX: Duration = Duration::from_secs(5);
 /// No sign of life, or no frame out while frames wait, for this long: the encoder hangs.
 pub const ENCODER_STALL_MAX: Duration = Duration::from_secs(1);
 /// Restarts of a viewer's encoder within [`RESTART_WINDOW`] before it is given up.

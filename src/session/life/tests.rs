@@ -472,9 +472,9 @@ fn an_idle_encoder_and_a_slow_one_are_left_alone() {
 fn a_new_encoder_that_does_not_get_ready_counts_as_a_failure() {
     let mut driver = Driver::streaming();
     driver.on(Event::EncoderExited { status: "signal 9".into() });
-    driver.talk(1, 2_900);
+    driver.talk(1, 4_900);
     let did = driver.pass_ms(100);
-    assert_eq!(did[0], (3_000, "KillEncoder".into()));
+    assert_eq!(did[0], (5_000, "KillEncoder".into()));
     assert_eq!(did[1].1, "start encoder 1");
 }
 
