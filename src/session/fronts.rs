@@ -25,6 +25,8 @@ pub type Received = (LinkId, ToSession, Vec<OwnedFd>);
 
 pub struct Fronts {
     listener: OwnedFd,
+    /// Accepting failed: it is not tried again before [`Fronts::resume`].
+    is_paused: bool,
     links: VecDeque<(LinkId, Link)>,
     next: u64,
     /// Why the session ends, as long as nobody was there to hear it.
@@ -34,7 +36,8 @@ pub struct Fronts {
 impl Fronts {
     pub fn new(listener: OwnedFd) -> Self {
         let _ = rustix::fs::fcntl_setfl(&listener, rustix::fs::OFlags::NONBLOCK);
-        Self { listener, links: VecDeque::new(), next: 0, unheard: VecDeque::new() }
+        let (links, unheard) = (VecDeque::new(), VecDeque::new());
+        Self { listener, is_paused: false, links, next: 0, unheard }
     }
 
     /// Takes new connections; each gets `identity` first.
@@ -44,7 +47,9 @@ impl Fronts {
                 Ok(Some(link)) => link,
                 Ok(None) => return,
                 Err(e) => {
+                    // Out of file descriptors, most likely: the listener would stay readable.
                     tracing::warn!(error = %e, "accepting a front");
+                    self.is_paused = true;
                     return;
                 }
             };
@@ -63,6 +68,11 @@ impl Fronts {
             self.links.push_back((LinkId(self.next), link));
             self.next += 1;
         }
+    }
+
+    /// Some time has passed: accepting may work again.
+    pub fn resume(&mut self) {
+        self.is_paused = false;
     }
 
     /// The messages that wait, link by link in their order; closed links go.
@@ -106,6 +116,7 @@ impl Fronts {
     }
 
     pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        std::iter::once(self.listener.as_fd()).chain(self.links.iter().map(|(_, l)| l.as_fd()))
+        let listener = (!self.is_paused).then_some(self.listener.as_fd());
+        listener.into_iter().chain(self.links.iter().map(|(_, link)| link.as_fd()))
     }
 }

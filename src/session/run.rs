@@ -335,6 +335,7 @@ impl Session {
 
     fn tick(&mut self, now: Time) {
         self.due.tick = now + if self.ending == Ending::No { TICK } else { ENDING_TICK };
+        self.fronts.resume();
         let alive = orphans::reap(&self.known());
         if self.ending != Ending::No {
             if self.ending == Ending::Killing && alive > 0 {
