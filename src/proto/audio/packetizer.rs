@@ -30,8 +30,8 @@ pub enum PacketError {
     /// Its datagrams would be longer than clients read.
     #[error("an Opus packet of {bytes} bytes is too long")]
     TooLong { bytes: usize },
-    /// The packets of a block must have one size on the wire, or the client turns repair off for the
-    /// rest of the session. The encoder is not at a constant bitrate.
+    /// The packets of a block must have one size on the wire, or the client turns repair off for
+    /// the rest of the session. The encoder is not at a constant bitrate.
     #[error("a payload of {bytes} bytes in a block of {expected}")]
     Uneven { bytes: usize, expected: usize },
 }
@@ -47,6 +47,8 @@ pub struct AudioPacketizer {
     kernel: Kernel,
     /// Payloads of the block so far, then its parity, one per [`PAYLOAD_BYTES_MAX`].
     block: Box<[u8; PAYLOAD_BYTES_MAX * (BLOCK_PACKETS + BLOCK_PARITY)]>,
+    /// The payload in progress.
+    payload: Vec<u8>,
     /// Payload size of the block in progress.
     payload_bytes: usize,
     datagrams: Datagrams,
@@ -73,7 +75,8 @@ impl Datagrams {
 }
 
 impl AudioPacketizer {
-    /// A stream whose first packet has `sequence`, a multiple of 4 (0 for a new one), and `timestamp`.
+    /// A stream whose first packet has `sequence`, a multiple of 4 (0 for a new one), and
+    /// `timestamp`.
     pub fn new(parameters: &AudioParameters, sequence: u16, timestamp: u32) -> Self {
         assert!(usize::from(sequence).is_multiple_of(BLOCK_PACKETS));
         Self {
@@ -84,6 +87,7 @@ impl AudioPacketizer {
             matrix: Matrix::audio(),
             kernel: Kernel::best(),
             block: Box::new([0; PAYLOAD_BYTES_MAX * (BLOCK_PACKETS + BLOCK_PARITY)]),
+            payload: Vec::with_capacity(PAYLOAD_BYTES_MAX),
             payload_bytes: 0,
             datagrams: Datagrams {
                 bytes: Box::new([0; DATAGRAM_BYTES_MAX * (1 + BLOCK_PARITY)]),
@@ -112,13 +116,15 @@ impl AudioPacketizer {
         } else if bytes != self.payload_bytes {
             return Err(PacketError::Uneven { bytes, expected: self.payload_bytes });
         }
-        let payload = &mut self.block[index * PAYLOAD_BYTES_MAX..][..bytes];
-        match &self.cipher {
-            Some(cipher) => cipher.encrypt(self.sequence, opus, payload),
-            None => payload.copy_from_slice(opus),
+        self.payload.clear();
+        self.payload.extend_from_slice(opus);
+        if let Some(cipher) = &self.cipher {
+            cipher.encrypt(self.sequence, &mut self.payload);
         }
+        assert!(self.payload.len() == bytes);
+        self.block[index * PAYLOAD_BYTES_MAX..][..bytes].copy_from_slice(&self.payload);
         self.datagrams.lengths = [0; 1 + BLOCK_PARITY];
-        self.datagrams.write(0, &data_header(self.sequence, self.timestamp), payload);
+        self.datagrams.write(0, &data_header(self.sequence, self.timestamp), &self.payload);
         if index + 1 == BLOCK_PACKETS {
             self.write_parity();
         }

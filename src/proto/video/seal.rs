@@ -8,44 +8,33 @@
 //! | 32 | P + 16 | ciphertext of the whole packet |
 //!
 //! Source: moonlight-common-c src/VideoStream.c, src/Video.h (ENC_VIDEO_HEADER).
-use std::fmt;
-
-use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-
+use crate::proto::crypto::{GcmKey, TAG_BYTES};
 use crate::proto::secret::SessionKey;
 
 /// Bytes before the ciphertext.
 pub const PREFIX_BYTES: usize = 32;
+const IV_BYTES: usize = 12;
+const TAG_AT: usize = PREFIX_BYTES - TAG_BYTES;
 
-/// The key of one stream; its schedule is computed once.
-pub struct PacketKey(LessSafeKey);
-
-impl fmt::Debug for PacketKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PacketKey(..)")
-    }
-}
+/// The key of one stream.
+#[derive(Debug)]
+pub struct PacketKey(GcmKey);
 
 impl PacketKey {
     pub fn new(key: &SessionKey) -> Self {
-        let key = UnboundKey::new(&AES_128_GCM, &key.0).expect("16 bytes are an AES-128 key");
-        Self(LessSafeKey::new(key))
+        Self(GcmKey::new(key))
     }
 
     /// Encrypts the packet in `datagram[PREFIX_BYTES..]` and writes the prefix before it. A counter
     /// must never be used twice under one key.
     pub fn seal(&self, datagram: &mut [u8], counter: u64, frame: u32) {
-        let mut iv = [0; 12];
+        let mut iv = [0; IV_BYTES];
         iv[..8].copy_from_slice(&counter.to_le_bytes());
         iv[11] = b'V';
         let (prefix, packet) = datagram.split_at_mut(PREFIX_BYTES);
-        let tag = self
-            .0
-            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(iv), Aad::empty(), packet)
-            .expect("a packet is far below the limit of GCM");
-        prefix[..12].copy_from_slice(&iv);
-        prefix[12..16].copy_from_slice(&frame.to_le_bytes());
-        prefix[16..].copy_from_slice(tag.as_ref());
+        prefix[..IV_BYTES].copy_from_slice(&iv);
+        prefix[IV_BYTES..TAG_AT].copy_from_slice(&frame.to_le_bytes());
+        prefix[TAG_AT..].copy_from_slice(&self.0.seal_in_place(iv, packet));
     }
 
     /// Decrypts a datagram into `packet`; false if it is too short or not under this key.
@@ -53,16 +42,17 @@ impl PacketKey {
         let Some((prefix, ciphertext)) = datagram.split_first_chunk::<PREFIX_BYTES>() else {
             return false;
         };
-        let Some(iv) = prefix.first_chunk::<12>() else { return false };
+        let (Some(iv), Some(tag)) = (prefix.first_chunk(), prefix.last_chunk()) else {
+            return false;
+        };
         packet.clear();
-        packet.resize(ciphertext.len(), 0);
-        let nonce = Nonce::assume_unique_for_key(*iv);
-        self.0.open_separate_gather(nonce, Aad::empty(), ciphertext, &prefix[16..], packet).is_ok()
+        packet.extend_from_slice(ciphertext);
+        self.0.open_in_place(*iv, tag, packet).is_ok()
     }
 }
 
 /// The frame index that an encrypted datagram shows in the clear.
 pub fn frame_in_clear(datagram: &[u8]) -> Option<u32> {
-    let bytes = datagram.get(12..16)?;
-    Some(u32::from_le_bytes(bytes.try_into().expect("four bytes")))
+    let (_, frame) = datagram.get(..TAG_AT)?.split_last_chunk()?;
+    Some(u32::from_le_bytes(*frame))
 }

@@ -410,6 +410,20 @@ fn a_client_that_waits_in_vain_asks_again() {
 }
 
 #[test]
+fn every_prefix_of_a_datagram_is_malformed() {
+    for stream in streams() {
+        let packet = unhex(&stream.frames[0]["packets"][0]["packet"]);
+        let mut receiver = receiver(&stream.parameters, stream.codec, false);
+        for end in 0..packet.len() {
+            assert_eq!(receiver.push(&packet[..end], NOW), []);
+        }
+        assert_eq!(receiver.statistics().malformed, packet.len() as u64);
+        receiver.push(&[&packet[..], &[0]].concat(), NOW);
+        assert_eq!(receiver.statistics().malformed, packet.len() as u64 + 1);
+    }
+}
+
+#[test]
 fn a_lost_block_loses_the_frame() {
     // Blocks of 107 and 106 data packets with 22 parity packets each. A loss in the first one shows
     // when the second begins, one in the second when the next frame does.
@@ -456,15 +470,15 @@ fn sei_between_parameter_sets_goes_and_parameter_sets_stay() {
     let h264 = "0000000109f0 0000000167aabb 00000106cc 00000168dd 00000165ee 00000106ff 0000016501";
     let h264 = unhex(&Value::from(h264.replace(' ', "")));
     let body = strip_leading_sei(Codec::H264, &h264, &mut head);
-    assert_eq!(hex(&head), "0000000167aabb00000168dd");
-    assert_eq!(hex(body), "00000165ee00000106ff0000016501");
+    assert_eq!(hex(&head), "0000000167AABB00000168DD");
+    assert_eq!(hex(body), "00000165EE00000106FF0000016501");
     // AUD (35), VPS, SPS, PPS, prefix SEI (39), CRA (21).
     let hevc =
         "000000014601 0000000140011a 0000000142011b 0000000144011c 000001 4e01cc 0000012a01dd";
     let hevc = unhex(&Value::from(hevc.replace(' ', "")));
     let body = strip_leading_sei(Codec::Hevc, &hevc, &mut head);
-    assert_eq!(hex(&head), "0000000140011a0000000142011b0000000144011c");
-    assert_eq!(hex(body), "0000012a01dd");
+    assert_eq!(hex(&head), "0000000140011A0000000142011B0000000144011C");
+    assert_eq!(hex(body), "0000012A01DD");
     // A predicted frame keeps everything.
     let predicted = [0, 0, 1, 6, 9, 0, 0, 1, 0x41, 1];
     assert_eq!(strip_leading_sei(Codec::H264, &predicted, &mut head), predicted);
