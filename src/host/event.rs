@@ -33,8 +33,8 @@ pub enum Event {
     CallGone { call: CallId },
     /// A question from the operator. Answered by `Effect::AnswerAdmin`.
     Admin { id: u64, request: AdminRequest },
-    /// A client's certificate is on disk (or is not).
-    ClientStored { client: ClientId, result: Result<(), String> },
+    /// A client's certificate is on disk, since that second of the Unix epoch, or is not.
+    ClientStored { client: ClientId, result: Result<u64, String> },
     /// A client's file was removed (or was not).
     ClientErased { client: ClientId, result: Result<(), String> },
     /// The session's process runs and its link is connected, or neither.

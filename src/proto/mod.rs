@@ -8,6 +8,7 @@ pub mod control;
 pub mod crypto;
 pub mod enet;
 pub mod fec;
+mod gcm;
 pub mod hex;
 pub mod http;
 pub mod input;
@@ -22,6 +23,8 @@ pub mod secret;
 pub mod serverinfo;
 pub mod stream;
 pub mod surround;
+#[cfg(test)]
+mod vectors;
 pub mod video;
 pub mod x509;
 pub mod xml;

@@ -1,0 +1,87 @@
+//! Whose a first datagram is: the questions of the door.
+//!
+//! A viewer is found by what only it can know (ping payload, connect data), by its ENet peer id once it
+//! streams, and by its address alone only if it can send nothing better and no other could be meant.
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::event::Route;
+use super::grant::{Grant, Stage};
+use super::{Host, same_address};
+use crate::ipc::SessionId;
+use crate::proto::ping::Payload;
+use crate::proto::stream::Flow;
+use crate::time::Time;
+
+/// A flow is handed over at most once in this time.
+const HAND_OVER_EVERY: Duration = Duration::from_secs(1);
+
+impl Host {
+    /// A ping on the video or audio port; `payload` is None for the legacy form.
+    pub fn route_ping(
+        &mut self,
+        flow: Flow,
+        payload: Option<&Payload>,
+        source: SocketAddr,
+        now: Time,
+    ) -> Route {
+        self.route(flow, source, now, |grant| match payload {
+            Some(payload) => grant.wire.ping_payload.as_bytes() == payload,
+            None => legacy(grant, source) && grant.handed[flow as usize].is_none(),
+        })
+    }
+
+    /// An ENet CONNECT with this `data`.
+    pub fn route_connect(&mut self, data: u32, source: SocketAddr, now: Time) -> Route {
+        self.route(Flow::Control, source, now, |grant| {
+            let awaited = matches!(grant.stage, Stage::Ready | Stage::Playing);
+            awaited && (grant.wire.connect_data == data || legacy(grant, source))
+        })
+    }
+
+    /// Any other datagram on the control port, sent to this ENet peer id.
+    pub fn route_peer(&mut self, peer_id: u16, source: SocketAddr, now: Time) -> Route {
+        let will = self.sessions.wills.iter().find(|w| w.peer_id == peer_id && w.peer == source);
+        if let Some(will) = will {
+            return Route::LastWill { session: will.session };
+        }
+        self.route(Flow::Control, source, now, |grant| {
+            grant.stage == Stage::Connected && grant.wire.peer_id == peer_id
+        })
+    }
+
+    /// The datagram that ends the client of a session that died.
+    pub fn last_will(&self, session: SessionId) -> Option<Vec<u8>> {
+        let will = self.sessions.wills.iter().find(|w| w.session == session)?;
+        Some(will.datagram.clone())
+    }
+
+    /// The one grant that fits, unless it was handed over a moment ago. Several that fit are nobody's.
+    fn route(
+        &mut self,
+        flow: Flow,
+        source: SocketAddr,
+        now: Time,
+        fits: impl Fn(&Grant) -> bool,
+    ) -> Route {
+        let grants = self.sessions.all.iter_mut();
+        let mut fitting = grants.filter_map(|(id, session)| {
+            session.grant.as_mut().filter(|g| fits(g)).map(|grant| (*id, grant))
+        });
+        let (Some((session, grant)), None) = (fitting.next(), fitting.next()) else {
+            return Route::Stranger;
+        };
+        let handed = &mut grant.handed[flow as usize];
+        if handed.is_some_and(|(_, at)| now.since(at) < HAND_OVER_EVERY) {
+            return Route::Stranger;
+        }
+        *handed = Some((source, now));
+        Route::HandOver { session, viewer: grant.wire.viewer }
+    }
+}
+
+/// A client that sends no identity, between ANNOUNCE and its connection, from where it launched.
+fn legacy(grant: &Grant, source: SocketAddr) -> bool {
+    let silent = grant.spec.as_ref().is_some_and(|spec| !spec.sends_identity);
+    silent && same_address(grant.peer, source.ip())
+}
