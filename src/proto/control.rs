@@ -269,6 +269,13 @@ impl OpenWindow {
         Self { key, version, direction, end: 0, opened: [0; WINDOW_WORDS] }
     }
 
+    /// Whether [`Self::open`] would open this packet; nothing changes. Such a packet proves that who
+    /// sent it has the key, wherever it came from.
+    pub fn admits(&self, packet: &[u8]) -> bool {
+        Envelope::parse(packet).is_ok_and(|envelope| self.is_new(envelope.sequence))
+            && open(&self.key, self.version, self.direction, packet).is_ok()
+    }
+
     /// Opens a packet that was not opened before.
     pub fn open(&mut self, packet: &[u8]) -> Result<Inner, OpenError> {
         let sequence = Envelope::parse(packet)?.sequence;

@@ -72,6 +72,12 @@ pub struct Malformed {
     pub cseq: u32,
 }
 
+impl Malformed {
+    pub fn status(&self) -> Status {
+        Status::BadRequest
+    }
+}
+
 impl Request {
     /// Parses one complete message, as [`Framer`] or [`open`] gives it.
     pub fn parse(message: &[u8]) -> Result<Self, Malformed> {
