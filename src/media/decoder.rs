@@ -37,6 +37,7 @@ impl Decoder {
     /// # Errors
     /// If no decoder is installed or it does not start.
     pub fn start() -> Result<Self, MediaError> {
+        super::start()?;
         let missing =
             || MediaError::Missing { element: ELEMENTS.join(" or "), packages: PACKAGES.into() };
         let name = ELEMENTS.into_iter().find(|name| gst::ElementFactory::find(name).is_some());

@@ -147,8 +147,11 @@ mod tests {
         let slots = Slots::new(RING, vec![memfd(8192), memfd(8192)]).unwrap();
         let count = Arc::new(AtomicUsize::new(0));
         let counted = count.clone();
-        let buffer =
-            slots.frame(1, 5, move || drop(counted.fetch_add(1, Ordering::SeqCst))).unwrap();
+        let buffer = slots
+            .frame(1, 5, move || {
+                counted.fetch_add(1, Ordering::SeqCst);
+            })
+            .unwrap();
         assert_eq!(buffer.peek_memory(0).as_ptr(), slots.memory(1).unwrap().as_ptr());
         let other = buffer.clone();
         drop(buffer);
