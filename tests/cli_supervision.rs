@@ -79,7 +79,8 @@ fn serve(stage: &std::path::Path) -> ExitCode {
     let ports = "[ports]\nhttps = 0\nhttp = 0\nrtsp = 0\nvideo = 0\ncontrol = 0\naudio = 0\n";
     let config = Config::parse(ports, &surroundings).unwrap();
     let reload = Box::new(|| Err("not here".to_owned()));
-    moonshard::supervisor::main(moonshard::supervisor::Options { config, reload })
+    let program = "moonshard".to_owned();
+    moonshard::supervisor::main(moonshard::supervisor::Options { config, program, reload })
 }
 
 /// Passes everything on between the supervisor and the test.
@@ -104,6 +105,7 @@ fn front(stage: &std::path::Path) -> ExitCode {
     }
 }
 
+#[expect(clippy::zombie_processes, reason = "left behind is what these are for")]
 fn session() -> ExitCode {
     let (boot, fds) = boot::receive::<SessionBoot>(2).unwrap();
     let part = boot.spec.app.command[0].clone();
