@@ -1,16 +1,15 @@
 //! A session as a process, started as the supervisor starts it and spoken to as a front speaks.
 use std::collections::BTreeMap;
-use std::io::{Seek, SeekFrom, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use moonshard::ipc::{
     AppSpec, ClientId, FromSession, SessionBoot, SessionId, SessionPolicy, SessionSpec, ToSession,
     VERSION,
 };
+use moonshard::proc::boot::{self, Spawn};
+use moonshard::proc::child::{Child, Exit};
 use moonshard::proc::link::{Link, LinkError};
 use moonshard::proto::stream::Mode;
 
@@ -64,7 +63,16 @@ impl Session {
         change(&mut message);
         let listener = Link::listen(&directory.path().join("session.sock")).unwrap();
         let lock = std::fs::File::create(directory.path().join("lock")).unwrap();
-        let process = spawn(&message, &[listener, lock.into()]);
+        let how = Spawn {
+            kind: "session",
+            label: &message.spec.id.to_string(),
+            fds: &[listener.as_fd(), lock.as_fd()],
+            dies_with_parent: true,
+            output: None,
+            oom_score_adj: 200,
+        };
+        let program = Path::new(env!("CARGO_BIN_EXE_moonshard"));
+        let process = boot::spawn_from(program, &how, &message).unwrap();
         Self { process, directory }
     }
 
@@ -81,20 +89,15 @@ impl Session {
             panic!("{first:?} instead of an identity");
         };
         assert_eq!(spec.id, SessionId(0x5e55_1017));
-        assert_eq!(pid, self.process.id());
+        assert_eq!(pid, self.process.pid());
         assert!(!streaming && grants.is_empty());
         (link, started)
     }
 
-    fn ends(&mut self) -> (Duration, Option<i32>) {
+    fn ends(&mut self) -> (Duration, Exit) {
         let start = Instant::now();
-        loop {
-            if let Some(status) = self.process.try_wait().unwrap() {
-                return (start.elapsed(), status.code());
-            }
-            assert!(start.elapsed() < PATIENCE, "it does not end");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        let exit = self.process.wait(PATIENCE).expect("it does not end");
+        (start.elapsed(), exit)
     }
 
     /// Asks for the log until it satisfies.
@@ -115,39 +118,6 @@ impl Session {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// As `proc::boot::spawn` does, but with the program under test: boot message at fd 3, the fds behind it.
-fn spawn(message: &SessionBoot, fds: &[OwnedFd]) -> Child {
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(&serde_json::to_vec(message).unwrap()).unwrap();
-    file.seek(SeekFrom::Start(0)).unwrap();
-    let floor = 4 + fds.len() as i32;
-    let mut sources = vec![rustix::io::fcntl_dupfd_cloexec(&file, floor).unwrap()];
-    sources.extend(fds.iter().map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, floor).unwrap()));
-    let raw: Vec<i32> = sources.iter().map(AsRawFd::as_raw_fd).collect();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_moonshard"));
-    command.arg0("moonshard").arg("session").arg(message.spec.id.to_string());
-    command.process_group(0).stdin(Stdio::null());
-    // SAFETY: dup2 is async-signal-safe; `raw` was allocated before.
-    unsafe {
-        command.pre_exec(move || {
-            for (target, source) in (3..).zip(&raw) {
-                if libc::dup2(*source, target) < 0 {
-                    return Err(std::io::Error::last_os_error());
-                }
-            }
-            Ok(())
-        });
-    }
-    command.spawn().unwrap()
 }
 
 /// The next message that is wanted.
@@ -182,7 +152,7 @@ fn an_app_that_cannot_start_is_told_with_its_reason_and_the_session_ends() {
         _ => None,
     });
     assert!(reason.starts_with("cannot run \"/no/such/program\": No such file"), "{reason}");
-    assert_eq!(session.ends().1, Some(1));
+    assert_eq!(session.ends().1, Exit::Code(1));
 }
 
 #[test]
@@ -194,7 +164,7 @@ fn an_app_that_exits_at_once_is_told_with_status_and_last_words() {
         _ => None,
     });
     assert_eq!((status.as_str(), last_words.as_str()), ("exit 7", "cannot open display"));
-    assert_eq!(session.ends().1, Some(0));
+    assert_eq!(session.ends().1, Exit::Code(0));
 }
 
 #[test]
@@ -210,7 +180,7 @@ fn stop_ends_an_app_that_ignores_sigterm_and_its_runaways_within_bounds() {
     assert!(lives(runaway));
     link.send(&ToSession::Stop { reason: "test".into() }, &[]).unwrap();
     let (took, code) = session.ends();
-    assert_eq!(code, Some(0));
+    assert_eq!(code, Exit::Code(0));
     assert!(took >= Duration::from_millis(1_000), "SIGTERM was given its time: {took:?}");
     assert!(!lives(runaway), "the runaway lives");
 }
@@ -220,16 +190,16 @@ fn an_app_that_listens_ends_the_session_at_once() {
     let mut session = Session::start(&["sleep", "1000"]);
     let (link, _) = session.front();
     link.send(&ToSession::Stop { reason: "test".into() }, &[]).unwrap();
-    assert_eq!(session.ends().1, Some(0));
+    assert_eq!(session.ends().1, Exit::Code(0));
 }
 
 #[test]
 fn sigterm_is_a_stop() {
     let mut session = Session::start(&["sleep", "1000"]);
     let _ = session.front();
-    let pid = rustix::process::Pid::from_raw(session.process.id() as i32).unwrap();
+    let pid = rustix::process::Pid::from_raw(session.process.pid() as i32).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-    assert_eq!(session.ends().1, Some(0));
+    assert_eq!(session.ends().1, Exit::Code(0));
 }
 
 #[test]
@@ -239,7 +209,7 @@ fn doubly_forked_children_are_reaped() {
     let session = Session::start(&["sh", "-c", script]);
     let (link, _) = session.front();
     session.log_until(&link, |log| log.contains("done"));
-    let pid = session.process.id();
+    let pid = session.process.pid();
     let end = Instant::now() + PATIENCE;
     loop {
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
@@ -306,5 +276,5 @@ fn an_announcement_without_a_grant_is_refused_over_the_link() {
 fn a_session_that_nobody_views_ends_by_itself() {
     let mut session =
         Session::start_with(&["sleep", "1000"], |boot| boot.spec.policy.never_viewed_ms = 200);
-    assert_eq!(session.ends().1, Some(0));
+    assert_eq!(session.ends().1, Exit::Code(0));
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,8 @@ use moonshard::proto::control::{
 };
 use moonshard::proto::input::{InputEvent, MouseButton};
 use moonshard::proto::stream::{Flow, Mode, StreamSpec};
+use moonshard::proto::video::{Event, Receiver, ReceiverParameters};
+use moonshard::time::Time;
 use rusty_enet::PeerID;
 
 mod session_client;
@@ -40,7 +43,8 @@ const FRAMES: u64 = 10;
 
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 10] = [
+const TESTS: [Test; 11] = [
+    ("real_frames_survive_their_encoder", real_frames_survive_their_encoder),
     ("a_viewer_streams_leaves_and_another_resumes", a_viewer_streams_leaves_and_another_resumes),
     ("sockets_may_come_before_the_announcement", sockets_may_come_before_the_announcement),
     ("a_killed_encoder_is_replaced", a_killed_encoder_is_replaced),
@@ -158,7 +162,12 @@ struct Session {
 }
 
 impl Session {
+    /// With the encoder of this file.
     fn start() -> Self {
+        Self::start_from(&boot::own_binary())
+    }
+
+    fn start_from(program: &Path) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let spec = SessionSpec {
             version: VERSION,
@@ -197,7 +206,7 @@ impl Session {
             oom_score_adj: 200,
         };
         let boot = SessionBoot { spec, directory: directory.path().to_owned() };
-        let process = boot::spawn(&how, &boot).unwrap();
+        let process = boot::spawn_from(program, &how, &boot).unwrap();
         let link = Link::connect(&socket).unwrap();
         Self { process, link, told: vec![], directory }
     }
@@ -395,6 +404,51 @@ fn kill(pid: u32) {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
 
+/// The pictures of a real encoder as a client shows them.
+struct Picture {
+    receiver: Receiver,
+    shown: u64,
+}
+
+impl Picture {
+    fn new() -> Self {
+        let stream = stream_with(WORKS);
+        let parameters = ReceiverParameters {
+            packet_size: stream.video.packet_size,
+            codec: stream.video.codec,
+            key: stream.video.encrypted.then(|| grant().key),
+            invalidation: false,
+        };
+        Self { receiver: Receiver::new(&parameters), shown: 0 }
+    }
+
+    /// Takes what came, asks for key frames as clients do.
+    fn receive(&mut self, viewer: &mut Viewer) {
+        let mut buffer = [0; 2048];
+        while let Ok(length) = viewer.video.client.recv(&mut buffer) {
+            for event in self.receiver.push(&buffer[..length], Time(now_ns())) {
+                match event {
+                    Event::Frame(_) => self.shown += 1,
+                    Event::Request(_) => viewer.client.send(1, &Message::RequestIdr),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Waits until more is shown; returns how long that took.
+    fn moves(&mut self, viewer: &mut Viewer) -> Duration {
+        let (start, before) = (Instant::now(), self.shown);
+        while self.shown < before + 3 {
+            assert!(start.elapsed() < PATIENCE, "the picture stands");
+            viewer.client.service();
+            self.receive(viewer);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        start.elapsed()
+    }
+}
+
 // --- the tests --------------------------------------------------------------------------------------
 
 fn a_viewer_streams_leaves_and_another_resumes() {
@@ -432,6 +486,22 @@ fn a_viewer_streams_leaves_and_another_resumes() {
     let mut second = Viewer::connect(&mut session, 2, WORKS);
     second.sees_frames(0);
     drop(session.directory);
+}
+
+fn real_frames_survive_their_encoder() {
+    let mut session = Session::start_from(Path::new(env!("CARGO_BIN_EXE_moonshard")));
+    let mut viewer = Viewer::connect(&mut session, 1, WORKS);
+    let mut picture = Picture::new();
+    println!("  picture after {:?}", picture.moves(&mut viewer));
+    kill(session.encoder());
+    println!("  again {:?} after the encoder was killed", picture.moves(&mut viewer));
+    let encoder = rustix::process::Pid::from_raw(session.encoder() as i32).unwrap();
+    rustix::process::kill_process(encoder, rustix::process::Signal::STOP).unwrap();
+    println!("  again {:?} after the encoder was stopped", picture.moves(&mut viewer));
+    let statistics = picture.receiver.statistics();
+    assert_eq!((statistics.malformed, statistics.unopened), (0, 0));
+    assert_eq!(session.figures()["encoder_restarts"], 2.0);
+    assert_eq!(viewer.client.heard, [], "the client was not told to go");
 }
 
 fn sockets_may_come_before_the_announcement() {
