@@ -43,7 +43,8 @@ const FRAMES: u64 = 10;
 
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 11] = [
+const TESTS: [Test; 12] = [
+    ("an_app_that_ends_tells_the_viewer", an_app_that_ends_tells_the_viewer),
     ("real_frames_survive_their_encoder", real_frames_survive_their_encoder),
     ("a_viewer_streams_leaves_and_another_resumes", a_viewer_streams_leaves_and_another_resumes),
     ("sockets_may_come_before_the_announcement", sockets_may_come_before_the_announcement),
@@ -289,8 +290,12 @@ struct Viewer {
 impl Viewer {
     /// Grants, announces, waits for readiness and connects all flows.
     fn connect(session: &mut Session, id: u64, script: u32) -> Self {
+        Self::connect_with(session, id, stream_with(script))
+    }
+
+    fn connect_with(session: &mut Session, id: u64, spec: Box<StreamSpec>) -> Self {
         session.say(&ToSession::Grant(viewer_grant(id)));
-        session.say(&ToSession::Announce { viewer: ViewerId(id), spec: stream_with(script) });
+        session.say(&ToSession::Announce { viewer: ViewerId(id), spec });
         ready(session, id);
         let mut viewer = Self::prepare(session, id);
         viewer.connected(session);
@@ -502,6 +507,29 @@ fn real_frames_survive_their_encoder() {
     assert_eq!((statistics.malformed, statistics.unopened), (0, 0));
     assert_eq!(session.figures()["encoder_restarts"], 2.0);
     assert_eq!(viewer.client.heard, [], "the client was not told to go");
+
+    // Another device of the same client takes over, with a mode of its own.
+    let mut spec = stream_with(WORKS);
+    spec.video.mode = Mode { width: 640, height: 400, millihertz: 30_000 };
+    let mut other = Viewer::connect_with(&mut session, 2, spec);
+    println!("  another picture after {:?}", Picture::new().moves(&mut other));
+    viewer.until(|viewer| is_terminated(&viewer.client, TERMINATED_BY_HOST));
+}
+
+fn an_app_that_ends_tells_the_viewer() {
+    let mut session = Session::start();
+    let mut viewer = Viewer::connect(&mut session, 1, WORKS);
+    viewer.sees_frames(0);
+    let app = session.children().into_iter().find(|(_, line)| line.starts_with("sleep"));
+    kill(app.expect("the app runs").0);
+    viewer.until(|viewer| is_terminated(&viewer.client, TERMINATED_BY_HOST));
+    let status = session.told(|m| match m {
+        FromSession::AppExited { status, .. } => Some(status.clone()),
+        _ => None,
+    });
+    assert_eq!(status, "signal 9");
+    gone(&mut session, 1);
+    assert!(session.process.wait(PATIENCE).is_some(), "it does not end");
 }
 
 fn sockets_may_come_before_the_announcement() {
