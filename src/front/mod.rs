@@ -1,4 +1,242 @@
-//! (to be written)
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::from(2)
+//! The front: the control plane's process. Composition only.
+//!
+//! Shards speak TLS, HTTP and RTSP ([`reception`], `serve`); the host decides, behind one mutex ([`core`]); the bus
+//! talks to the other processes (`bus`), the door reads UDP (`door`), and files are written by a
+//! thread of their own (`store`). Nothing here waits for a session, an encoder or a disk with a client
+//! on the line: what takes time is a message, and its answer an event.
+//!
+//! The front may be killed at any moment: sessions stream on, and the next front asks them who they are.
+mod admission;
+mod announce;
+mod bus;
+pub mod core;
+pub mod counters;
+mod door;
+mod facts;
+mod font;
+mod gate;
+mod links;
+mod machine;
+mod pictures;
+pub mod reception;
+mod serve;
+mod store;
+mod watch;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use self::announce::Announcement;
+use self::bus::{Bus, Summons};
+use self::core::{Core, SystemEntropy};
+use self::counters::Counters;
+use self::door::Door;
+use self::links::SessionLinks;
+use self::reception::{Place, Reception};
+use self::store::Store;
+use self::watch::{Verdict, Watch};
+use crate::host::event::HostFacts;
+use crate::host::{Host, HostSetup};
+use crate::ipc::FrontBoot;
+use crate::proc::boot;
+use crate::proc::link::Link;
+use crate::proto::stream::CodecSupport;
+use crate::shard::{Shards, TlsAcceptor, now};
+use crate::tls;
+use crate::tls::identity::Identity;
+
+/// How often the main thread looks at shards and summons.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often the machine's addresses are read again.
+const FACTS_EVERY: Duration = Duration::from_secs(30);
+
+/// Why the front did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum FrontError {
+    /// Not started by `moonshard serve`, or by one of another version.
+    #[error("boot message: {0}")]
+    Boot(String),
+    /// The host's key or certificate is damaged; its message says which file and what to do.
+    #[error(transparent)]
+    Identity(#[from] tls::identity::IdentityError),
+    /// Who is paired cannot be known.
+    #[error("{path}: {error}", path = path.display())]
+    State { path: std::path::PathBuf, error: io::Error },
+    /// The system gave no thread, ring or descriptor.
+    #[error("{what}: {error}")]
+    System { what: &'static str, error: io::Error },
+    /// A shard ended by a bug, or stood still; the supervisor starts another front.
+    #[error("shard {0} is lost")]
+    Shard(usize),
+    /// The supervisor is gone, and with it the right to the listeners.
+    #[error("the supervisor is gone")]
+    Orphaned,
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> FrontError {
+    move |error| FrontError::System { what, error }
+}
+
+/// The process's entry, called by the binary for `moonshard front`.
+pub fn main() -> ExitCode {
+    crate::ops::log::init("front");
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the front ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What came with the boot message, sorted.
+struct Inherited {
+    boot: FrontBoot,
+    supervisor: Link,
+    /// HTTPS, HTTP, RTSP of each shard.
+    listeners: Vec<[OwnedFd; 3]>,
+    door: Vec<OwnedFd>,
+}
+
+fn inherit() -> Result<Inherited, FrontError> {
+    let count = boot::inherited();
+    let (boot, fds): (FrontBoot, Vec<OwnedFd>) =
+        boot::receive(count).map_err(|e| FrontError::Boot(e.to_string()))?;
+    let doors = if boot.door_ipv6 { 6 } else { 3 };
+    let expected = 1 + 3 * boot.shards.len() + doors;
+    if fds.len() != expected || boot.shards.is_empty() {
+        let text = format!("{} descriptors came, {expected} were expected", fds.len());
+        return Err(FrontError::Boot(text));
+    }
+    let mut fds = fds.into_iter();
+    let mut next = || fds.next().ok_or_else(|| FrontError::Boot("too few descriptors".into()));
+    let supervisor = Link::from_fd(next()?);
+    let mut listeners = Vec::new();
+    for _ in &boot.shards {
+        listeners.push([next()?, next()?, next()?]);
+    }
+    Ok(Inherited { boot, supervisor, listeners, door: fds.collect() })
+}
+
+fn run() -> Result<(), FrontError> {
+    let inherited = inherit()?;
+    raise_descriptor_limit();
+    let FrontBoot { config, shards: cores, encoders, .. } = inherited.boot;
+    let identity = Arc::new(Identity::load_or_make(&config.state_dir)?);
+    let tls = tls::config::server_config(&identity)
+        .map_err(|e| system("TLS settings")(io::Error::other(e)))?;
+    let store = Store::open(&config.state_dir)
+        .map_err(|error| FrontError::State { path: config.state_dir.clone(), error })?;
+    let (clients, broken) = store
+        .load()
+        .map_err(|error| FrontError::State { path: config.state_dir.clone(), error })?;
+    for file in broken {
+        tracing::error!(%file, "a paired client was not loaded; it has to pair again");
+    }
+    tracing::info!(clients = clients.len(), shards = cores.len(), "front starting");
+    let codecs = encoders.codecs();
+    let host = Host::new(HostSetup {
+        uuid: identity.uuid().to_owned(),
+        own: machine::own_identity(&identity),
+        clients,
+        facts: HostFacts { macs: facts::macs(), codecs: codecs.clone() },
+        pictures: pictures::load(&config.apps),
+        config: config.clone(),
+    });
+    let counters = Arc::new(Counters::default());
+    let entropy = Box::new(SystemEntropy);
+    let core = Core::new(Box::new(host), entropy, Arc::clone(&counters)).map_err(system("core"))?;
+
+    let (jobs, store_thread) =
+        store::spawn(store, Arc::clone(&core)).map_err(system("store thread"))?;
+    let links = Arc::new(SessionLinks::default());
+    let (summons, summoned) = channel();
+    let mut bus =
+        Bus::new(Arc::clone(&core), inherited.supervisor, Arc::clone(&links), jobs, summons);
+    bus.introduce(&config.runtime_dir);
+    let door = Door::new(Arc::clone(&core), links, inherited.door).map_err(system("door"))?;
+    let door_stop = door.stopper();
+    let places = cores.into_iter().zip(inherited.listeners);
+    let places = places.map(|(core, listeners)| Place { core, listeners }).collect();
+    let mut reception = Reception::open(&core, config.limits, TlsAcceptor::new(tls), places)
+        .map_err(system("shards"))?;
+    let door_thread = door::spawn(door).map_err(system("door thread"))?;
+    bus.serving();
+    let bus_stop = bus.stopper();
+    let bus_thread = bus::spawn(bus).map_err(system("bus thread"))?;
+    let announcement = announce(&config.host_name, config.ports.http, config.mdns);
+
+    let ended = supervise(&core, reception.shards(), &summoned, &codecs);
+    drop(announcement);
+    door_stop.stop();
+    if ended.is_ok() {
+        reception.drain();
+    }
+    // The bus holds the store's queue: what was given to the store is still written.
+    bus_stop.stop();
+    let _ = (bus_thread.join(), store_thread.join(), door_thread.join());
+    ended
+}
+
+/// Runs until the supervisor wants an end (Ok), or there is a reason to end without it.
+fn supervise(
+    core: &Core,
+    shards: &Shards,
+    summoned: &std::sync::mpsc::Receiver<Summons>,
+    codecs: &CodecSupport,
+) -> Result<(), FrontError> {
+    let mut watch = Watch::new(shards.vitals().len());
+    let mut facts_due = now() + FACTS_EVERY;
+    loop {
+        match summoned.recv_timeout(LOOK_EVERY) {
+            Ok(Summons::Drain) => return Ok(()),
+            Ok(Summons::Orphaned) | Err(RecvTimeoutError::Disconnected) => {
+                return Err(FrontError::Orphaned);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if let Some(end) = shards.next_end(Duration::ZERO) {
+            return Err(FrontError::Shard(end.shard));
+        }
+        let beats: Vec<_> = shards.vitals().iter().map(|vitals| vitals.last_beat()).collect();
+        for (shard, verdict) in watch.look(&beats, now()) {
+            match verdict {
+                Verdict::Stalled => {
+                    core.counters().shard_stalls.add();
+                    tracing::error!(shard, "the shard stands still");
+                }
+                Verdict::Lost => return Err(FrontError::Shard(shard)),
+                Verdict::Recovered => tracing::warn!(shard, "the shard turns again"),
+            }
+        }
+        if facts_due <= now() {
+            facts_due = now() + FACTS_EVERY;
+            core.learn(HostFacts { macs: facts::macs(), codecs: codecs.clone() });
+        }
+    }
+}
+
+fn announce(host_name: &str, http_port: u16, wanted: bool) -> Option<Announcement> {
+    if !wanted {
+        return None;
+    }
+    Announcement::start(host_name, http_port)
+        .inspect_err(|reason| {
+            tracing::warn!(reason, "not announced by mDNS; clients need the address");
+        })
+        .ok()
+}
+
+/// As many descriptors as the system allows: the default of 1024 is less than a small flood.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
 }

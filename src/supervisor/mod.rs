@@ -1,1 +1,19 @@
-//! (to be written)
+//! `moonshard serve`: starts, watches, kills, reaps. It makes and holds the listeners and the door's
+//! sockets, so that the front's death refuses nobody, and reads none of them.
+//!
+//! One thread, one poll: signals, children, the front's link, the admin socket. Nothing here waits
+//! for anything else once it serves.
+mod admin;
+mod cgroup;
+mod directory;
+mod front;
+mod orphans;
+mod run;
+mod session;
+mod signals;
+mod sockets;
+mod start;
+mod words;
+
+pub use start::{Options, main};
+pub use words::Status;

@@ -1,0 +1,248 @@
+//! Listening sockets and the connections that they accept.
+//!
+//! Listeners arrive as fds from the supervisor, which made them. Policy for a process that has run
+//! out of descriptors or memory: wait 50 ms, then look again; peers wait in the backlog meanwhile.
+#![expect(unsafe_code, reason = "the runtime takes over a listening socket only as a raw fd")]
+use std::cell::Cell;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::io::{AsyncRead, AsyncWrite};
+use glommio::GlommioError;
+use glommio::net::{TcpListener, TcpStream};
+
+use super::clock::{now, sleep_until};
+use crate::time::Time;
+
+/// How long an exhausted process waits before it accepts again.
+const BACK_OFF: Duration = Duration::from_millis(50);
+/// At most one line of log in this time about failing accepts.
+const LOG_EVERY: Duration = Duration::from_secs(1);
+
+/// What a listener has met.
+#[derive(Debug, Default)]
+pub struct ListenFigures {
+    pub accepted: AtomicU64,
+    /// Accepts that failed for lack of descriptors or memory.
+    pub exhausted: AtomicU64,
+    /// Peers that were gone before they could be looked at, and other single failures.
+    pub vanished: AtomicU64,
+}
+
+/// The listener was shut down; it accepts no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the listener was shut down")]
+pub struct ListenerEnded;
+
+/// A listening TCP socket on one shard.
+pub struct Listener {
+    inner: TcpListener,
+    figures: Arc<ListenFigures>,
+    logged: Cell<Time>,
+}
+
+impl Listener {
+    /// Takes a bound and listening socket; only within a shard.
+    ///
+    /// The socket is shared with the supervisor and, during an upgrade, with another front. It must be
+    /// non-blocking for good: the runtime sets that mode around each accept and restores what was
+    /// before, and in between another front's accept could block its shard.
+    pub fn new(fd: OwnedFd, figures: Arc<ListenFigures>) -> Self {
+        let _ = rustix::io::ioctl_fionbio(&fd, true);
+        // SAFETY: the fd is owned here and given away; the listener closes it.
+        let inner = unsafe { TcpListener::from_raw_fd(fd.into_raw_fd()) };
+        Self { inner, figures, logged: Cell::new(Time::ZERO) }
+    }
+
+    /// The next connection. Failures that concern one peer or pass by themselves are waited out.
+    ///
+    /// # Errors
+    /// The listener was shut down, by this process or by one that shares it.
+    pub async fn accept(&self) -> Result<Conn, ListenerEnded> {
+        loop {
+            let error = match self.inner.accept().await {
+                Ok(stream) => match Conn::new(stream) {
+                    Ok(conn) => {
+                        self.figures.accepted.fetch_add(1, Ordering::Relaxed);
+                        return Ok(conn);
+                    }
+                    Err(error) => error,
+                },
+                Err(GlommioError::IoError(error)) => error,
+                Err(error) => io::Error::other(error.to_string()),
+            };
+            match verdict(&error) {
+                Verdict::Ended => return Err(ListenerEnded),
+                Verdict::Peer => {
+                    self.figures.vanished.fetch_add(1, Ordering::Relaxed);
+                }
+                Verdict::Exhausted => {
+                    self.figures.exhausted.fetch_add(1, Ordering::Relaxed);
+                    self.log(&error);
+                    sleep_until(now() + BACK_OFF).await;
+                }
+            }
+        }
+    }
+
+    fn log(&self, error: &io::Error) {
+        let now = now();
+        if self.logged.get() == Time::ZERO || now.since(self.logged.get()) >= LOG_EVERY {
+            self.logged.set(now);
+            let count = self.figures.exhausted.load(Ordering::Relaxed);
+            tracing::warn!(%error, count, "cannot accept connections; trying again every 50 ms");
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Concerns one peer: go on.
+    Peer,
+    /// The process or the machine lacks something: wait.
+    Exhausted,
+    /// No listener any more.
+    Ended,
+}
+
+/// Source: accept(2), ERRORS. What is not known is treated as exhaustion, which cannot spin.
+fn verdict(error: &io::Error) -> Verdict {
+    match error.raw_os_error() {
+        Some(libc::EINVAL | libc::EBADF | libc::ENOTSOCK) => Verdict::Ended,
+        Some(
+            libc::ECONNABORTED
+            | libc::ECONNRESET
+            | libc::ENOTCONN
+            | libc::EPERM
+            | libc::EINTR
+            | libc::EAGAIN
+            | libc::EPROTO
+            | libc::ENETDOWN
+            | libc::ENETUNREACH
+            | libc::EHOSTDOWN
+            | libc::EHOSTUNREACH,
+        ) => Verdict::Peer,
+        _ => Verdict::Exhausted,
+    }
+}
+
+/// One accepted connection: closed on exec, closed when dropped.
+pub struct Conn {
+    stream: TcpStream,
+    peer: SocketAddr,
+    local: SocketAddr,
+    accepted: Time,
+}
+
+impl Conn {
+    fn new(stream: TcpStream) -> io::Result<Self> {
+        // SAFETY: the stream owns the fd and outlives the borrow.
+        let fd = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
+        // Half of the runtime's ways to accept leave this flag unset.
+        rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?;
+        let address = |e: GlommioError<()>| match e {
+            GlommioError::IoError(error) => error,
+            other => io::Error::other(other.to_string()),
+        };
+        let peer = canonical(stream.peer_addr().map_err(address)?);
+        let local = canonical(stream.local_addr().map_err(address)?);
+        Ok(Self { stream, peer, local, accepted: now() })
+    }
+
+    /// The peer's address, never v4-mapped.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The address of ours that the peer contacted, never v4-mapped.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// When it was accepted.
+    pub fn accepted(&self) -> Time {
+        self.accepted
+    }
+
+    /// Whether closing resets the connection, which leaves no TIME_WAIT behind: for peers that miss a
+    /// deadline or are turned away.
+    pub fn set_reset_on_close(&self, reset: bool) {
+        let linger = reset.then_some(Duration::ZERO);
+        let _ = rustix::net::sockopt::set_socket_linger(self.as_fd(), linger);
+    }
+}
+
+impl AsFd for Conn {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the stream owns the fd and is borrowed for as long.
+        unsafe { BorrowedFd::borrow_raw(self.stream.as_raw_fd()) }
+    }
+}
+
+impl AsyncRead for Conn {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Conn {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Ends the writing side; the reading side stays open.
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(cx)
+    }
+}
+
+/// The same address with an IPv4 address written as one.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, address.port()),
+        IpAddr::V6(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_of_accept_are_told_apart() {
+        let of = |code| verdict(&io::Error::from_raw_os_error(code));
+        for code in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
+            assert_eq!(of(code), Verdict::Exhausted);
+        }
+        assert_eq!(of(libc::ECONNABORTED), Verdict::Peer);
+        assert_eq!(of(libc::EPERM), Verdict::Peer);
+        assert_eq!(of(libc::EINVAL), Verdict::Ended);
+        assert_eq!(verdict(&io::Error::other("?")), Verdict::Exhausted);
+    }
+
+    #[test]
+    fn mapped_addresses_are_written_as_what_they_are() {
+        let mapped: SocketAddr = "[::ffff:10.0.0.7]:80".parse().unwrap();
+        assert_eq!(canonical(mapped), "10.0.0.7:80".parse().unwrap());
+        let v6: SocketAddr = "[fe80::1%3]:80".parse().unwrap();
+        assert_eq!(canonical(v6), v6);
+    }
+}

@@ -1,0 +1,167 @@
+//! The front's process and the link to it. It dies with this process; sessions do not.
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use super::sockets::Sockets;
+use crate::ipc::{FrontBoot, FrontOrder, FrontReport, VERSION};
+use crate::proc::boot::{self, Spawn};
+use crate::proc::child::Child;
+use crate::proc::link::{Link, LinkError};
+
+/// Orders that wait for a front that does not read its link; more, and it counts as wedged.
+const ORDERS_MAX: usize = 1024;
+/// A front that is to be replaced may take this long to finish.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
+
+/// A running front.
+pub struct Front {
+    pub child: Child,
+    pub link: Link,
+    pub started: Instant,
+    /// It has said that all its shards accept connections.
+    pub serving: bool,
+    /// When it was told to finish.
+    pub draining: Option<Instant>,
+    killed: bool,
+    orders: VecDeque<FrontOrder>,
+}
+
+impl Front {
+    /// Starts one. Call from the thread that lives on: the front dies with it.
+    pub fn start(boot: &FrontBoot, sockets: &Sockets) -> io::Result<Self> {
+        let (ours, theirs) = Link::pair()?;
+        let mut fds = vec![theirs.as_fd()];
+        fds.extend(sockets.fds());
+        let how = Spawn {
+            kind: "front",
+            label: "",
+            fds: &fds,
+            dies_with_parent: true,
+            output: None,
+            oom_score_adj: 0,
+        };
+        let child = boot::spawn(&how, boot)?;
+        let mut front = Self {
+            child,
+            link: ours,
+            started: Instant::now(),
+            serving: false,
+            draining: None,
+            killed: false,
+            orders: VecDeque::new(),
+        };
+        front.order(FrontOrder::Hello { version: VERSION });
+        Ok(front)
+    }
+
+    /// Sends an order, in turn; it waits here while the link is full.
+    pub fn order(&mut self, order: FrontOrder) {
+        self.orders.push_back(order);
+        self.flush();
+    }
+
+    /// Sends what waits. A front that lets too much wait is killed.
+    pub fn flush(&mut self) {
+        while let Some(order) = self.orders.front() {
+            match self.link.send(order, &[]) {
+                Ok(()) => {}
+                Err(LinkError::Full) => break,
+                // It is gone: its end will be noticed, and its successor told afresh.
+                Err(LinkError::Closed) => return self.orders.clear(),
+                Err(error) => tracing::error!(%error, "an order to the front was lost"),
+            }
+            self.orders.pop_front();
+        }
+        if self.orders.len() > ORDERS_MAX {
+            tracing::error!("the front does not read its orders: killed");
+            self.orders.clear();
+            self.kill();
+        }
+    }
+
+    /// Orders wait for room in the link.
+    pub fn is_behind(&self) -> bool {
+        !self.orders.is_empty()
+    }
+
+    /// The next report that is there. A front that sends nonsense is killed.
+    pub fn report(&mut self) -> Option<FrontReport> {
+        match self.link.receive::<FrontReport>() {
+            Ok((report, _)) => Some(report),
+            Err(LinkError::Empty) => None,
+            Err(LinkError::Closed) => {
+                // Without a link it is of no use; it is about to end, or made to.
+                self.kill();
+                None
+            }
+            Err(error) => {
+                tracing::error!(%error, "the front's report cannot be read: killed");
+                self.kill();
+                None
+            }
+        }
+    }
+
+    /// Ends it now.
+    pub fn kill(&mut self) {
+        self.killed = true;
+        self.child.kill();
+    }
+
+    /// When a front that was told to finish has had its time.
+    pub fn drain_deadline(&self) -> Option<Instant> {
+        self.draining.filter(|_| !self.killed).map(|since| since + DRAIN_GRACE)
+    }
+
+    /// Tells it to finish and to exit.
+    pub fn drain(&mut self, now: Instant) {
+        if self.draining.is_none() {
+            self.draining = Some(now);
+            self.order(FrontOrder::Drain);
+        }
+    }
+}
+
+/// When to start the next front: at once after one that ran well, later and later after others.
+#[derive(Debug)]
+pub struct Backoff {
+    wait: Duration,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(100);
+    const MOST: Duration = Duration::from_secs(5);
+    /// A front that lived this long ran well.
+    const RAN_WELL: Duration = Duration::from_secs(60);
+
+    pub const fn new() -> Self {
+        Self { wait: Self::FIRST }
+    }
+
+    /// How long to wait after a front that lived `lived`.
+    pub fn after(&mut self, lived: Duration) -> Duration {
+        if lived >= Self::RAN_WELL {
+            self.wait = Self::FIRST;
+        }
+        let wait = self.wait;
+        self.wait = (wait * 2).min(Self::MOST);
+        wait
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_doubles_to_five_seconds_and_starts_anew_after_a_good_run() {
+        let mut backoff = Backoff::new();
+        let short = Duration::from_secs(1);
+        let waits: Vec<u128> = (0..8).map(|_| backoff.after(short).as_millis()).collect();
+        assert_eq!(waits, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        assert_eq!(backoff.after(Duration::from_secs(60)).as_millis(), 100);
+        assert_eq!(backoff.after(short).as_millis(), 200);
+    }
+}

@@ -1,0 +1,167 @@
+//! From the command to a running supervisor: limits, signals, directories, sockets, encoders.
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use super::admin::Admin;
+use super::directory::{RuntimeDirectory, make_private};
+use super::front::Backoff;
+use super::run::Supervisor;
+use super::session::Session;
+use super::signals::{Signal, Signals};
+use super::sockets::Sockets;
+use super::words::{Facts, Words};
+use crate::config::Config;
+use crate::ipc::{FrontBoot, VERSION};
+use crate::ops::probe::ProbeError;
+use crate::ops::{doctor, machine, probe};
+
+/// Shards where nothing is configured and the machine has cores to spare.
+const SHARDS: usize = 2;
+/// From this many cores on shards are pinned, and not every core gets one.
+const CORES_TO_SPARE: usize = 4;
+
+/// What the command line says.
+pub struct Options {
+    pub config: Config,
+    /// How this program is to be called to reach this host, as shown to people: "moonshard".
+    pub program: String,
+    /// Reads the configuration again.
+    pub reload: Box<dyn Fn() -> Result<Config, String>>,
+}
+
+/// `moonshard serve`.
+pub fn main(options: Options) -> ExitCode {
+    match start(options) {
+        Ok(Some(supervisor)) => supervisor.run(),
+        Ok(None) => ExitCode::SUCCESS,
+        Err(reason) => {
+            eprintln!("moonshard: cannot start: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// None: told to stop before it served.
+fn start(options: Options) -> Result<Option<Supervisor>, String> {
+    let began = Instant::now();
+    let mut config = options.config;
+    raise_open_files();
+    let signals = Signals::block().map_err(|error| format!("signals: {error}"))?;
+    let own = rustix::process::getpid();
+    rustix::process::set_child_subreaper(Some(own)).map_err(|e| format!("subreaper: {e}"))?;
+    if let Some(finding) = doctor::essentials().into_iter().find(|f| f.prevents_streaming()) {
+        return Err(format!("{}: {}\n  mend: {}", finding.name, finding.detail, finding.mend));
+    }
+    let runtime = RuntimeDirectory::occupy(&config.runtime_dir).map_err(|error| {
+        let advice = "stop it first, or give this one another `runtime_dir` and other ports";
+        match error {
+            super::directory::DirectoryError::Occupied { .. } => format!("{error}\n  {advice}"),
+            super::directory::DirectoryError::System { .. } => error.to_string(),
+        }
+    })?;
+    make_private(&config.state_dir).map_err(|error| error.to_string())?;
+    let sessions = adopt(&runtime);
+    super::cgroup::sweep();
+    let shards = shards(&config.cores.control, &machine::cores());
+    let sockets = Sockets::open(config.ports, shards.len()).map_err(|error| {
+        format!(
+            "{error}\n  stop that program, or choose other ports in the configuration ([ports])"
+        )
+    })?;
+    config.ports = sockets.ports;
+    let admin = Admin::listen(&runtime.admin_socket())
+        .map_err(|error| format!("{}: {error}", runtime.admin_socket().display()))?;
+    let stop = || std::iter::from_fn(|| signals.next()).any(|signal| signal == Signal::Stop);
+    let probe = match probe::run(Some(signals.as_fd()), stop) {
+        Err(ProbeError::Interrupted) => {
+            drop(admin);
+            runtime.clear();
+            return Ok(None);
+        }
+        outcome => outcome.map_err(|error| error.to_string()),
+    };
+    let missing = doctor::programs().into_iter().filter(|f| f.state != doctor::State::Ok);
+    let facts = Facts {
+        addresses: machine::addresses(),
+        missing: missing.collect(),
+        program: options.program,
+    };
+    let words = Words::new(began, &config, &probe, facts);
+    let boot = FrontBoot {
+        version: VERSION,
+        config,
+        shards,
+        door_ipv6: sockets.door_ipv6,
+        encoders: probe.unwrap_or_default(),
+    };
+    Ok(Some(Supervisor {
+        signals,
+        runtime,
+        sockets,
+        boot,
+        admin,
+        words,
+        reload: options.reload,
+        sessions,
+        front: None,
+        backoff: Backoff::new(),
+        front_due: None,
+        failed_starts: 0,
+        remains: Vec::new(),
+        next_tick: began,
+        stop: None,
+    }))
+}
+
+/// As many open files as the system allows: each connection is one.
+fn raise_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
+/// Removes what dead sessions left and takes over those that outlived an earlier supervisor.
+fn adopt(runtime: &RuntimeDirectory) -> BTreeMap<crate::ipc::SessionId, Session> {
+    let mut sessions = BTreeMap::new();
+    for id in runtime.sweep() {
+        match Session::adopt(runtime, id) {
+            Some(session) => {
+                tracing::info!(session = %id, pid = session.pid(), "adopted");
+                sessions.insert(id, session);
+            }
+            None => tracing::warn!(session = %id, "lives, but its process cannot be identified"),
+        }
+    }
+    sessions
+}
+
+/// The core of each shard.
+fn shards(configured: &[usize], available: &[usize]) -> Vec<Option<usize>> {
+    if !configured.is_empty() {
+        return configured.iter().copied().map(Some).collect();
+    }
+    if available.len() >= CORES_TO_SPARE {
+        return available.iter().take(SHARDS).copied().map(Some).collect();
+    }
+    // With few cores an encoder may have to take this one for a while: the system chooses better.
+    vec![None; available.len().max(1)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_follow_the_configuration_and_the_machine() {
+        assert_eq!(shards(&[3, 1], &[0, 1, 2, 3]), [Some(3), Some(1)]);
+        assert_eq!(shards(&[], &[4, 5, 6, 7, 8]), [Some(4), Some(5)]);
+        assert_eq!(shards(&[], &[0, 1]), [None, None]);
+        assert_eq!(shards(&[], &[]), [None]);
+    }
+}

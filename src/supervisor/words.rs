@@ -1,0 +1,363 @@
+//! What `serve` says to the person in front of it: a few lines at the start, then who wants to pair.
+use std::io::Write;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, Ports};
+use crate::ipc::{EncoderReport, PendingPairing};
+use crate::ops::doctor::{Finding, State, codec_name};
+use crate::ops::style::{COLUMNS, Style, harmless, wrap};
+use crate::proto::stream::Codec;
+
+/// Columns before a value.
+const INDENT: usize = 14;
+/// Encoders that do not work and are named at the start.
+const REFUSED_ENCODERS_SHOWN: usize = 2;
+
+/// The speaker, with what it knows about this start.
+pub struct Words {
+    style: Style,
+    began: Instant,
+    program: String,
+    status: Status,
+}
+
+/// What the start found out about this machine.
+pub struct Facts {
+    pub addresses: Vec<IpAddr>,
+    /// Findings that are not ok.
+    pub missing: Vec<Finding>,
+    /// How people call this program.
+    pub program: String,
+}
+
+/// What is said at the start; `moonshard status` says it again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    version: String,
+    pid: u32,
+    host_name: String,
+    addresses: Vec<IpAddr>,
+    ports: Ports,
+    encoder: Option<String>,
+    encoder_reason: String,
+    codecs: Vec<String>,
+    apps: Vec<String>,
+    pairing: bool,
+    missing: Vec<Finding>,
+    state_dir: std::path::PathBuf,
+    /// From the start to the first accepted connection, milliseconds; None: not there yet.
+    start_ms: Option<u64>,
+}
+
+impl Status {
+    fn new(config: &Config, probe: &Result<EncoderReport, String>, facts: Facts) -> Self {
+        let (encoder, encoder_reason) = choice(probe, &config.session.encoder);
+        let working = |codec: &Codec| {
+            probe.as_ref().is_ok_and(|r| r.encoders.iter().any(|e| e.works && e.codec == *codec))
+        };
+        let codecs = [Codec::H264, Codec::Hevc, Codec::Av1].into_iter().filter(working);
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            host_name: config.host_name.clone(),
+            addresses: facts.addresses,
+            ports: config.ports,
+            encoder,
+            encoder_reason,
+            codecs: codecs.map(|codec| codec_name(codec).to_owned()).collect(),
+            apps: config.apps.iter().map(|app| app.spec.title.clone()).collect(),
+            pairing: config.pairing,
+            missing: facts.missing,
+            state_dir: config.state_dir.clone(),
+            start_ms: None,
+        }
+    }
+
+    /// For people: a title and a few lines.
+    pub fn text(&self, style: Style) -> String {
+        let title = format!("moonshard {} on {}", self.version, self.host_name);
+        let ready = match self.start_ms {
+            Some(ms) => format!("ready in {}.{} s", ms / 1000, ms % 1000 / 100),
+            None => "starting".to_owned(),
+        };
+        let gap = COLUMNS.saturating_sub(title.chars().count() + ready.len()).max(2);
+        let (title, ready) = (style.bold(&title), style.good(&ready));
+        let mut text = format!("{title}{:gap$}{ready}\n\n", "");
+        for (name, value) in self.lines() {
+            text += &entry(style, name, &value);
+        }
+        text
+    }
+
+    fn lines(&self) -> Vec<(&'static str, String)> {
+        let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+        let address = match addresses.is_empty() {
+            true => "only this machine: no network interface is up".to_owned(),
+            false => addresses.join(", "),
+        };
+        let mut lines = vec![("Address", address)];
+        if self.ports != Ports::default() {
+            let p = self.ports;
+            let tcp = format!("TCP {} (HTTPS), {} (HTTP), {} (RTSP)", p.https, p.http, p.rtsp);
+            let udp =
+                format!("UDP {} (video), {} (control), {} (audio)", p.video, p.control, p.audio);
+            lines.push(("Ports", format!("{tcp}; {udp}")));
+        }
+        match &self.encoder {
+            Some(encoder) => lines.push(("Encoder", format!("{encoder}: {}", self.encoder_reason))),
+            None => lines.push(("No encoder", self.encoder_reason.clone())),
+        }
+        lines.push(("Apps", self.apps.join(", ")));
+        let add = match self.addresses.first() {
+            Some(address) => with_port(*address, self.ports.http),
+            None => "this machine".to_owned(),
+        };
+        let pairing = match self.pairing {
+            true => format!("in Moonlight, add {add} and choose it; then look here"),
+            false => "is off: set `pairing = true` in the configuration".to_owned(),
+        };
+        lines.push(("Pairing", pairing));
+        for finding in &self.missing {
+            let mend = match finding.mend.is_empty() {
+                true => String::new(),
+                false => format!(". Mend: {}", finding.mend),
+            };
+            let name = if finding.state == State::Broken { "Broken" } else { "Missing" };
+            lines.push((name, format!("{}: {}{mend}", finding.name, finding.detail)));
+        }
+        lines
+    }
+}
+
+/// A name, and beside it a value of as many lines as it needs.
+fn entry(style: Style, name: &str, value: &str) -> String {
+    let mut text = String::new();
+    for (i, line) in wrap(value, COLUMNS - INDENT).into_iter().enumerate() {
+        let label = format!("  {:<width$}", if i == 0 { name } else { "" }, width = INDENT - 2);
+        let label = match name {
+            "Missing" => style.warn(&label),
+            "Broken" | "No encoder" => style.bad(&label),
+            _ => style.dim(&label),
+        };
+        text += &format!("{label}{line}\n");
+    }
+    text
+}
+
+impl Words {
+    /// `probe`: the encoders, or why there is no report.
+    pub fn new(
+        began: Instant,
+        config: &Config,
+        probe: &Result<EncoderReport, String>,
+        facts: Facts,
+    ) -> Self {
+        let program = facts.program.clone();
+        let status = Status::new(config, probe, facts);
+        Self { style: Style::stdout(), began, program, status }
+    }
+
+    /// The status as JSON.
+    pub fn status(&self) -> serde_json::Value {
+        serde_json::to_value(&self.status).unwrap_or_default()
+    }
+
+    pub fn has_served(&self) -> bool {
+        self.status.start_ms.is_some()
+    }
+
+    /// All shards accept connections. Only the first time is worth a word.
+    pub fn serving(&mut self) {
+        if !self.has_served() {
+            let took = self.began.elapsed().as_millis();
+            self.status.start_ms = Some(u64::try_from(took).unwrap_or(u64::MAX));
+            say(&format!("\n{}\n", self.status.text(self.style)));
+        }
+    }
+
+    pub fn pairing_asked(&self, pending: &PendingPairing) {
+        say(&self.pairing(pending));
+    }
+
+    fn pairing(&self, pending: &PendingPairing) -> String {
+        let who =
+            format!("{} at {}", harmless(&pending.device, 40), harmless(&pending.address, 48));
+        let (who, id) = (self.style.bold(&who), harmless(&pending.id, 64));
+        let command = format!("{} pair {id} <PIN shown on the device>", self.program);
+        format!("{who} wants to pair:\n  {}\n", self.style.bold(&command))
+    }
+
+    pub fn pairing_ended(&self, id: &str, outcome: &str) {
+        say(&format!("Pairing {}: {}\n", harmless(id, 64), harmless(outcome, 200)));
+    }
+
+    pub fn stopping(&self, sessions: usize) {
+        let sessions = match sessions {
+            0 => String::new(),
+            1 => ", and a session with it".to_owned(),
+            n => format!(", and {n} sessions with it"),
+        };
+        say(&format!("Stopping{sessions}. A second signal kills at once.\n"));
+    }
+
+    pub fn gone(&self) {
+        say("Stopped.\n");
+    }
+
+    pub fn reloaded(&self) {
+        say("The configuration was read again; it holds for new connections and sessions.\n");
+    }
+
+    pub fn not_reloaded(&self, why: &str) {
+        eprintln!("moonshard: the configuration was not changed: {why}");
+    }
+
+    pub fn start_failed(&self) {
+        eprintln!(
+            "moonshard: cannot start: the front ends before it serves; its messages are above.\n\
+             `moonshard doctor` tells what this machine lacks."
+        );
+    }
+}
+
+/// As Moonlight wants it: the port only where it is not the usual one.
+fn with_port(address: IpAddr, port: u16) -> String {
+    match (address, port == Ports::default().http) {
+        (_, true) => address.to_string(),
+        (IpAddr::V4(_), false) => format!("{address}:{port}"),
+        (IpAddr::V6(_), false) => format!("[{address}]:{port}"),
+    }
+}
+
+/// The encoder that streams will use, and why it is this one or none.
+fn choice(probe: &Result<EncoderReport, String>, wanted: &str) -> (Option<String>, String) {
+    let report = match probe {
+        Ok(report) => report,
+        Err(error) => return (None, format!("{error}. `moonshard doctor` tells more")),
+    };
+    let mut candidates = report.encoders.iter().filter(|e| e.codec == Codec::H264);
+    let chosen = match wanted {
+        "auto" => candidates.clone().find(|encoder| encoder.works),
+        name => candidates.clone().find(|encoder| encoder.works && encoder.name == name),
+    };
+    if let Some(chosen) = chosen {
+        let codec = codec_name(chosen.codec);
+        let mut reason = match wanted {
+            "auto" => format!("{codec}, the best that works here"),
+            _ => format!("{codec}, as configured"),
+        };
+        let before = candidates.take_while(|encoder| encoder.name != chosen.name);
+        for encoder in before.filter(|e| !e.works).take(REFUSED_ENCODERS_SHOWN) {
+            reason += &format!("; {} does not: {}", encoder.name, encoder.detail);
+        }
+        return (Some(chosen.name.clone()), reason);
+    }
+    let reason = match candidates.find(|encoder| wanted == "auto" || encoder.name == wanted) {
+        Some(tried) => {
+            format!("no stream is possible: {} does not work: {}", tried.name, tried.detail)
+        }
+        None if wanted == "auto" => "no stream is possible: there is no H.264 encoder. \
+             Mend: apt-get install gstreamer1.0-plugins-ugly"
+            .to_owned(),
+        None => format!("no stream is possible: `{wanted}`, as configured, does not exist here"),
+    };
+    (None, reason)
+}
+
+/// To standard output, at once; a closed one is nobody's loss.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipc::EncoderFinding;
+
+    fn report() -> Result<EncoderReport, String> {
+        let finding = |name: &str, works| EncoderFinding {
+            name: name.into(),
+            codec: Codec::H264,
+            works,
+            detail: "no such device".into(),
+        };
+        let encoders = vec![finding("nvh264enc", false), finding("x264enc", true)];
+        Ok(EncoderReport { encoders })
+    }
+
+    #[test]
+    fn the_chosen_encoder_comes_with_its_reason() {
+        let (name, why) = choice(&report(), "auto");
+        assert_eq!(name.as_deref(), Some("x264enc"));
+        assert!(why.contains("best that works") && why.contains("nvh264enc does not"), "{why}");
+        let (name, why) = choice(&report(), "nvh264enc");
+        assert!(name.is_none() && why.contains("no such device"), "{why}");
+        let (name, why) = choice(&report(), "none");
+        assert!(name.is_none() && why.contains("`none`, as configured"), "{why}");
+        let (name, why) = choice(&Err("it crashed".into()), "auto");
+        assert!(name.is_none() && why.contains("it crashed"), "{why}");
+    }
+
+    fn words(config: &str) -> Words {
+        let around = crate::config::Surroundings { root: true, ..Default::default() };
+        let config = Config::parse(config, &around).unwrap();
+        let missing = Finding {
+            name: "sound server".into(),
+            state: State::Missing,
+            needed: false,
+            detail: "pulseaudio: no sound".into(),
+            mend: "apt-get install pulseaudio".into(),
+        };
+        let facts = Facts {
+            addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+            missing: vec![missing],
+            program: "target/release/moonshard".into(),
+        };
+        Words { style: Style::plain(), ..Words::new(Instant::now(), &config, &report(), facts) }
+    }
+
+    #[test]
+    fn the_start_is_told_in_lines_that_fit_and_status_tells_it_again() {
+        let words = words("[ports]\nhttp = 1");
+        let text = words.status.text(Style::plain());
+        for part in [
+            "Address     192.0.2.1, 2001:db8::1",
+            "1 (HTTP)",
+            "Encoder     x264enc: H.264, the best",
+            "add 192.0.2.1:1 and choose it",
+            "Missing     sound server: pulseaudio: no sound. Mend: apt-get install",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
+        let again: Status = serde_json::from_value(words.status()).unwrap();
+        assert_eq!(again.text(Style::plain()), text);
+    }
+
+    #[test]
+    fn whoever_wants_to_pair_is_shown_with_the_command_that_accepts() {
+        let pending = PendingPairing {
+            id: "5f2c09d1a7e3b846".into(),
+            device: "Pixel\x1b[2J 7".into(),
+            address: "192.0.2.7".into(),
+            seconds_left: 60,
+        };
+        assert_eq!(
+            words("").pairing(&pending),
+            "Pixel?[2J 7 at 192.0.2.7 wants to pair:\n  \
+             target/release/moonshard pair 5f2c09d1a7e3b846 <PIN shown on the device>\n"
+        );
+    }
+
+    #[test]
+    fn the_port_is_shown_only_where_it_is_not_the_usual_one() {
+        let (v4, v6) = ("192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
+        assert_eq!(with_port(v4, 47989), "192.0.2.1");
+        assert_eq!(with_port(v4, 1), "192.0.2.1:1");
+        assert_eq!(with_port(v6, 1), "[2001:db8::1]:1");
+    }
+}
