@@ -263,3 +263,52 @@ impl Bench {
         unit.bytes().len()
     }
 }
+
+#[test]
+fn the_parameter_sets_tell_colours_references_and_order() {
+    use moonshard::media::h264::{slice_types, sps};
+    use moonshard::proto::stream::Colorspace::{Rec601, Rec709, Rec2020};
+    for (colorspace, number) in [(Rec601, 6), (Rec709, 1), (Rec2020, 1)] {
+        for full_range in [false, true] {
+            let spec = VideoSpec { colorspace, full_range, ..spec(640, 360) };
+            let mut bench = Bench::new(&X264, &spec).unwrap();
+            bench.chain.want_key();
+            let (unit, drawn) = bench.step();
+            let sps = sps(unit.bytes()).unwrap();
+            let colour = sps.colour.unwrap();
+            assert_eq!(colour.is_full_range, full_range);
+            assert_eq!(colour.description, Some((number, number, number)));
+            assert_eq!(sps.references_max, 1);
+            assert_eq!(sps.restrictions, Some((0, 1)));
+            // The converter must have used the matrix and range that the stream tells of.
+            let picture = Decoder::start().unwrap().decode(0, unit.bytes()).unwrap().unwrap();
+            let off = difference(&picture.bgrx, &drawn);
+            assert!(off < 8.0, "{colorspace:?} {full_range}: off by {off}");
+            // As many slices as asked for, of I and P only.
+            assert_eq!(slice_types(unit.bytes()), [2, 2]);
+            let (unit, _) = bench.step();
+            assert_eq!(slice_types(unit.bytes()), [0, 0]);
+            assert_eq!(h264_units(&unit), [1, 1], "a P-frame is slices and nothing else");
+        }
+    }
+    let full_range = VideoSpec { full_range: true, ..spec(640, 360) };
+    assert!(matches!(Bench::new(&OPENH264, &full_range).err(), Some(MediaError::Unsuited(_))));
+}
+
+fn h264_units(unit: &AccessUnit) -> Vec<u8> {
+    moonshard::media::h264::units(unit.bytes()).map(|unit| unit[0] & 0x1F).collect()
+}
+
+#[test]
+fn odd_shapes_and_slice_counts_encode() {
+    for (width, height, slices) in [(1366, 768, 4), (640, 362, 1), (64, 64, 2)] {
+        let spec = VideoSpec { slices, ..spec(width, height) };
+        let mut bench = Bench::new(&X264, &spec).unwrap();
+        bench.chain.want_key();
+        let (unit, drawn) = bench.step();
+        let picture = Decoder::start().unwrap().decode(0, unit.bytes()).unwrap().unwrap();
+        assert_eq!((picture.width, picture.height), (u32::from(width), u32::from(height)));
+        // Small pictures are mostly bar code, which one frame's bits cannot hold well.
+        assert!(difference(&picture.bgrx, &drawn) < 30.0);
+    }
+}

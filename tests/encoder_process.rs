@@ -53,6 +53,13 @@ struct Encoder {
     ready: String,
 }
 
+fn client_socket() -> UdpSocket {
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_nonblocking(true).unwrap();
+    rustix::net::sockopt::set_socket_recv_buffer_size(&client, 8 << 20).unwrap();
+    client
+}
+
 fn stream(video: &VideoSpec) -> StreamSpec {
     let audio = AudioSpec {
         channels: 2,
@@ -76,10 +83,8 @@ fn stream(video: &VideoSpec) -> StreamSpec {
 impl Viewer {
     fn new(spec: VideoSpec) -> Self {
         let host = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let client = client_socket();
         host.connect(client.local_addr().unwrap()).unwrap();
-        client.set_nonblocking(true).unwrap();
-        rustix::net::sockopt::set_socket_recv_buffer_size(&client, 8 << 20).unwrap();
         let receiver = Receiver::new(&ReceiverParameters {
             packet_size: spec.packet_size,
             codec: spec.codec,
@@ -179,6 +184,25 @@ impl Viewer {
         let note = FrameNote { slot, seq: self.seq, captured_ns, repeated: false };
         self.encoder().frames.send_bytes(&note.to_bytes(), &[]).unwrap();
         true
+    }
+
+    /// Hands over the next frame, which is noise.
+    fn draw_snow(&mut self) -> bool {
+        let Some(slot) = self.free.pop() else { return false };
+        self.seq += 1;
+        self.canvas.draw_snow(slot, self.seq);
+        let note = FrameNote { slot, seq: self.seq, captured_ns: net::now().0, repeated: false };
+        self.encoder().frames.send_bytes(&note.to_bytes(), &[]).unwrap();
+        true
+    }
+
+    /// Every frame was sent or dropped, once, and every slot is back.
+    fn settle(&mut self) {
+        self.wait_until(|v| {
+            let done = v.figure(Figure::FramesSent) + v.figure(Figure::FramesDropped);
+            v.free.len() == 4 && v.figure(Figure::FramesReceived) == v.seq && done == v.seq
+        });
+        assert_eq!(self.returned, self.seq);
     }
 
     /// Takes back slots and takes in datagrams.
@@ -306,13 +330,7 @@ fn nothing_is_sent_before_a_socket_comes_and_then_a_key_frame_first() {
     let before = viewer.frames.len();
     viewer.hand_socket();
     viewer.play_until(|v| v.frames[before..].iter().any(|f| f.kind == FrameKind::Idr));
-    // All that came was sent or dropped, once.
-    viewer.wait_until(|v| v.free.len() == 4);
-    let drawn = viewer.seq;
-    viewer.wait_until(|v| {
-        v.figure(Figure::FramesReceived) == drawn
-            && v.figure(Figure::FramesSent) + v.figure(Figure::FramesDropped) == drawn
-    });
+    viewer.settle();
 }
 
 #[test]
@@ -437,4 +455,57 @@ fn what_cannot_be_encoded_is_refused_with_its_reason() {
     viewer.choice = "vah264enc,x264enc".into();
     assert!(matches!(viewer.start(), FromEncoder::Ready { .. }));
     assert_eq!(viewer.encoder().ready, "x264enc");
+}
+
+#[test]
+fn a_client_that_is_gone_costs_errors_and_nothing_else() {
+    let mut viewer = Viewer::started(spec(640, 360));
+    viewer.hand_socket();
+    viewer.play_until(|v| v.frames.len() >= 5);
+    // Its port is closed: the kernel reports every datagram's refusal.
+    viewer.client = client_socket();
+    let drawn = viewer.seq;
+    viewer.play_until(|v| v.seq >= drawn + 60);
+    viewer.settle();
+    // It comes back elsewhere.
+    viewer.host = UdpSocket::bind("127.0.0.1:0").unwrap();
+    viewer.host.connect(viewer.client.local_addr().unwrap()).unwrap();
+    let frames = viewer.frames.len();
+    viewer.hand_socket();
+    viewer.play_until(|v| v.frames.len() >= frames + 5);
+    assert_eq!(viewer.frames[frames].kind, FrameKind::Idr);
+    viewer.settle();
+}
+
+#[test]
+fn a_frame_of_too_many_packets_is_dropped_and_smaller_ones_follow_a_key_frame() {
+    let spec = VideoSpec { packet_size: 208, bitrate_kbps: 1_500_000, ..spec(1280, 720) };
+    let mut viewer = Viewer::started(spec);
+    viewer.hand_socket();
+    for _ in 0..10 {
+        viewer.draw_snow();
+        viewer.wait_until(|v| v.free.len() == 4);
+    }
+    viewer.settle();
+    assert!(viewer.figure(Figure::SendErrors) > 0, "{:?}", viewer.figures());
+    assert_eq!(viewer.figure(Figure::PacketsSent), 0);
+    viewer.order(&ToEncoder::Bitrate { kbps: 5_000 });
+    viewer.play_until(|v| v.frames.len() >= 5);
+    // Frames that could not be sent left no gap.
+    assert_eq!((viewer.frames[0].index, viewer.frames[0].kind), (1, FrameKind::Idr));
+    viewer.settle();
+}
+
+#[test]
+fn a_slot_that_does_not_exist_is_handed_back_and_counted() {
+    let mut viewer = Viewer::started(spec(640, 360));
+    let note = FrameNote { slot: 77, seq: 1, captured_ns: 1, repeated: false };
+    viewer.encoder().frames.send_bytes(&note.to_bytes(), &[]).unwrap();
+    viewer.encoder().frames.send_bytes(b"not a note", &[]).unwrap();
+    viewer.wait_until(|v| v.returned == 1);
+    assert_eq!(viewer.figure(Figure::FramesDropped), 1);
+    viewer.free.clear();
+    viewer.free.extend(0..4);
+    viewer.hand_socket();
+    viewer.play_until(|v| v.frames.len() >= 3);
 }
