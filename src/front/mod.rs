@@ -19,6 +19,8 @@ mod links;
 mod machine;
 mod pictures;
 pub mod reception;
+#[cfg(test)]
+mod script;
 mod serve;
 mod store;
 mod watch;
