@@ -2,11 +2,14 @@
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::Deserialize;
+
 use super::table::Table;
 use crate::config::Config;
 use crate::ipc::{AdminAnswer, AdminRequest, ClientSummary, SessionSummary};
 use crate::ops::style::{Style, harmless};
 use crate::proc::link::{Link, LinkError};
+use crate::supervisor::Status;
 
 /// No host runs.
 const EXIT_NO_HOST: u8 = 3;
@@ -117,9 +120,11 @@ fn as_text(answer: &AdminAnswer, style: Style) -> String {
         AdminAnswer::Sessions(list) if list.is_empty() => "Nothing runs.\n".into(),
         AdminAnswer::Sessions(list) => sessions(list).text(style),
         AdminAnswer::Log(text) => text.lines().map(|line| harmless(line, 4096) + "\n").collect(),
-        AdminAnswer::Status(status) => {
-            serde_json::to_string_pretty(status).unwrap_or_default() + "\n"
-        }
+        // A host of another version may say other things: shown as they came.
+        AdminAnswer::Status(status) => match Status::deserialize(status) {
+            Ok(status) => status.text(style),
+            Err(_) => serde_json::to_string_pretty(status).unwrap_or_default() + "\n",
+        },
         AdminAnswer::Done(what) => format!("{what}\n"),
         AdminAnswer::Error(reason) => format!("{reason}\n"),
     }

@@ -25,7 +25,7 @@ pub fn run(config: &Config, json: bool) -> ExitCode {
 fn text(findings: &[Finding], style: Style) -> String {
     let mut text: String = findings.iter().map(|finding| entry(finding, style)).collect();
     let prevented: Vec<&str> =
-        findings.iter().filter(|f| f.prevents_streaming()).map(|f| f.name).collect();
+        findings.iter().filter(|f| f.prevents_streaming()).map(|f| f.name.as_ref()).collect();
     text += "\n";
     text += &match prevented.is_empty() {
         true => style.good("This machine can stream.\n"),
@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn lines_fit_and_the_verdict_names_what_is_needed() {
         let finding = |state, needed| Finding {
-            name: "io_uring",
+            name: "io_uring".into(),
             state,
             needed,
             detail: "word ".repeat(40),

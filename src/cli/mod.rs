@@ -7,13 +7,13 @@ mod configuration;
 mod doctor;
 mod table;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::ipc::AdminRequest;
-use crate::ops::log;
+use crate::ops::{log, machine};
 
 /// Wrong usage or configuration.
 const EXIT_USAGE: u8 = 2;
@@ -153,7 +153,8 @@ fn run(command: Command, global: &Global) -> ExitCode {
         Command::Serve => {
             let path = global.config.clone();
             let reload = move || configuration::load(path.as_deref()).map(|loaded| loaded.config);
-            crate::supervisor::main(crate::supervisor::Options { config, reload: Box::new(reload) })
+            let (program, reload) = (program(given), Box::new(reload));
+            crate::supervisor::main(crate::supervisor::Options { config, program, reload })
         }
         Command::Pair { id: Some(id), pin: Some(pin) } => ask(AdminRequest::Pin { id, pin }),
         Command::Pair { .. } => ask(AdminRequest::Pairings),
@@ -172,6 +173,18 @@ fn run(command: Command, global: &Global) -> ExitCode {
         Command::Status => ask(AdminRequest::Status),
         Command::Doctor => doctor::run(&config, global.json),
         Command::Config { action } => configuration::run(action, given, global.json),
+    }
+}
+
+/// How people call this program here, so that it finds the same host.
+fn program(config: Option<&Path>) -> String {
+    let own = std::env::current_exe().and_then(std::fs::canonicalize).ok();
+    let found = machine::program("moonshard").and_then(|path| path.canonicalize().ok());
+    let given = std::env::args().next().filter(|_| own.is_none() || own != found);
+    let name = given.unwrap_or_else(|| "moonshard".to_owned());
+    match config {
+        Some(config) => format!("{name} --config {}", config.display()),
+        None => name,
     }
 }
 

@@ -1,11 +1,12 @@
 //! What this machine lacks, and the mend: the findings behind `moonshard doctor` and `serve`.
 //!
 //! Everything is tried or read, nothing is changed. How it looks is the command line's business.
+use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
 
 use rustix::process::{Resource, getrlimit};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{io_uring, machine, ports, probe};
 use crate::config::Ports;
@@ -13,7 +14,7 @@ use crate::ipc::EncoderReport;
 use crate::proto::stream::Codec;
 
 /// What is said of one thing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     Ok,
@@ -22,9 +23,9 @@ pub enum State {
 }
 
 /// One line of the doctor.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     pub state: State,
     /// Without it no stream is possible.
     pub needed: bool,
@@ -36,7 +37,13 @@ pub struct Finding {
 
 impl Finding {
     fn ok(name: &'static str, detail: impl Into<String>) -> Self {
-        Self { name, state: State::Ok, needed: true, detail: detail.into(), mend: String::new() }
+        Self {
+            name: name.into(),
+            state: State::Ok,
+            needed: true,
+            detail: detail.into(),
+            mend: String::new(),
+        }
     }
 
     fn not_ok(
@@ -45,7 +52,8 @@ impl Finding {
         detail: impl Into<String>,
         mend: impl Into<String>,
     ) -> Self {
-        Self { name, state, needed: true, detail: detail.into(), mend: mend.into() }
+        let (detail, mend) = (detail.into(), mend.into());
+        Self { name: name.into(), state, needed: true, detail, mend }
     }
 
     fn optional(self) -> Self {

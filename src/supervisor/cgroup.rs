@@ -47,6 +47,19 @@ impl Drop for Cgroup {
     }
 }
 
+/// Removes the empty cgroups of sessions that ended while no supervisor ran.
+pub fn sweep() {
+    let entries = own().and_then(|own| fs::read_dir(own).ok()).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name();
+        let id = name.to_str().and_then(|name| name.strip_prefix("moonshard-"));
+        if id.is_some_and(|id| SessionId::try_from(id.to_owned()).is_ok()) {
+            // Refused by the kernel as long as anything is in it.
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
 /// This process's own cgroup in the v2 hierarchy.
 fn own() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;

@@ -12,6 +12,8 @@ use crate::proc::link::{Link, LinkError};
 
 /// Orders that wait for a front that does not read its link; more, and it counts as wedged.
 const ORDERS_MAX: usize = 1024;
+/// A front that is to be replaced may take this long to finish.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
 
 /// A running front.
 pub struct Front {
@@ -22,6 +24,7 @@ pub struct Front {
     pub serving: bool,
     /// When it was told to finish.
     pub draining: Option<Instant>,
+    killed: bool,
     orders: VecDeque<FrontOrder>,
 }
 
@@ -46,6 +49,7 @@ impl Front {
             started: Instant::now(),
             serving: false,
             draining: None,
+            killed: false,
             orders: VecDeque::new(),
         };
         front.order(FrontOrder::Hello { version: VERSION });
@@ -73,7 +77,7 @@ impl Front {
         if self.orders.len() > ORDERS_MAX {
             tracing::error!("the front does not read its orders: killed");
             self.orders.clear();
-            self.child.kill();
+            self.kill();
         }
     }
 
@@ -83,16 +87,32 @@ impl Front {
     }
 
     /// The next report that is there. A front that sends nonsense is killed.
-    pub fn report(&self) -> Option<FrontReport> {
+    pub fn report(&mut self) -> Option<FrontReport> {
         match self.link.receive::<FrontReport>() {
             Ok((report, _)) => Some(report),
-            Err(LinkError::Empty | LinkError::Closed) => None,
+            Err(LinkError::Empty) => None,
+            Err(LinkError::Closed) => {
+                // Without a link it is of no use; it is about to end, or made to.
+                self.kill();
+                None
+            }
             Err(error) => {
                 tracing::error!(%error, "the front's report cannot be read: killed");
-                self.child.kill();
+                self.kill();
                 None
             }
         }
+    }
+
+    /// Ends it now.
+    pub fn kill(&mut self) {
+        self.killed = true;
+        self.child.kill();
+    }
+
+    /// When a front that was told to finish has had its time.
+    pub fn drain_deadline(&self) -> Option<Instant> {
+        self.draining.filter(|_| !self.killed).map(|since| since + DRAIN_GRACE)
     }
 
     /// Tells it to finish and to exit.

@@ -16,3 +16,4 @@ mod start;
 mod words;
 
 pub use start::{Options, main};
+pub use words::Status;

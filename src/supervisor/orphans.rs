@@ -1,5 +1,7 @@
 //! What a session left behind: processes that carry its mark (its directory in their environment or
-//! its id in their arguments) and everything that descends from them.
+//! its id in their arguments), strays that came to their subreaper, and all that descends from them.
+//!
+//! A session's process is a subreaper itself, so only those of dead sessions come to the supervisor.
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
@@ -11,10 +13,11 @@ use crate::ops::ports::pids;
 /// Rounds of looking; a process that forks faster than this is left to the cgroup.
 const ROUNDS: usize = 3;
 
-/// Kills every process of a session whose own process has ended. `except` are never touched.
-pub fn kill(id: SessionId, except: &BTreeSet<u32>) {
+/// Kills every process of a session whose own process has ended, and every child of `subreaper`.
+/// `except` are never touched.
+pub fn kill(id: SessionId, subreaper: Option<u32>, except: &BTreeSet<u32>) {
     for _ in 0..ROUNDS {
-        let found = of_session(id, except);
+        let found = of_session(id, subreaper, except);
         if found.is_empty() {
             return;
         }
@@ -28,7 +31,7 @@ pub fn kill(id: SessionId, except: &BTreeSet<u32>) {
 }
 
 /// The processes of a session that live.
-fn of_session(id: SessionId, except: &BTreeSet<u32>) -> BTreeSet<u32> {
+fn of_session(id: SessionId, subreaper: Option<u32>, except: &BTreeSet<u32>) -> BTreeSet<u32> {
     let mark = id.to_string();
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     let mut found = Vec::new();
@@ -39,7 +42,7 @@ fn of_session(id: SessionId, except: &BTreeSet<u32>) -> BTreeSet<u32> {
             continue;
         }
         children.entry(parent).or_default().push(pid);
-        if carries(pid, mark.as_bytes()) {
+        if subreaper == Some(parent) || carries(pid, mark.as_bytes()) {
             found.push(pid);
         }
     }
@@ -99,13 +102,15 @@ mod tests {
             })
         };
         assert!(grown(ours.id()) && grown(other.id()));
-        let found = of_session(id, &BTreeSet::new());
+        let found = of_session(id, None, &BTreeSet::new());
         assert_eq!(found.len(), 2, "the shell and its child, whose environment is empty");
-        assert!(!of_session(id, &BTreeSet::from([ours.id()])).contains(&ours.id()));
-        kill(id, &BTreeSet::new());
+        assert!(!of_session(id, None, &BTreeSet::from([ours.id()])).contains(&ours.id()));
+        let strays = of_session(SessionId(id.0 + 2), Some(ours.id()), &BTreeSet::new());
+        assert_eq!(strays.len(), 1, "a child of the subreaper");
+        kill(id, None, &BTreeSet::new());
         assert!(!ours.wait().unwrap().success());
         assert!(other.try_wait().unwrap().is_none());
-        kill(SessionId(id.0 + 1), &BTreeSet::new());
+        kill(SessionId(id.0 + 1), None, &BTreeSet::new());
         let _ = other.wait();
     }
 }

@@ -21,8 +21,8 @@ use crate::limits::SESSIONS_MAX;
 
 /// After the first signal to stop, whatever still runs is killed.
 const STOP_GRACE: Duration = Duration::from_millis(3_500);
-/// A front that is to be replaced may take this long to finish.
-const DRAIN_GRACE: Duration = Duration::from_secs(5);
+/// And if even that does not end it (a process stuck in the kernel), this one goes without it.
+const STOP_LIMIT: Duration = Duration::from_millis(4_500);
 /// How often logs are bounded and remains are removed, while there are any.
 const TICK: Duration = Duration::from_secs(1);
 /// Fronts that die one after another before any has served: the start has failed.
@@ -47,7 +47,21 @@ pub struct Supervisor {
     pub failed_starts: u32,
     pub remains: Vec<Remains>,
     pub next_tick: Instant,
-    pub stop_since: Option<Instant>,
+    pub stop: Option<Stop>,
+}
+
+/// The end has begun.
+#[derive(Clone, Copy, Debug)]
+pub struct Stop {
+    since: Instant,
+    /// All that ran was killed.
+    killed: bool,
+}
+
+impl Stop {
+    fn deadline(self) -> Instant {
+        self.since + if self.killed { STOP_LIMIT } else { STOP_GRACE }
+    }
 }
 
 /// Whose fd is ready.
@@ -77,8 +91,14 @@ impl Supervisor {
                 }
             }
             self.pass_time(Instant::now());
-            if self.stop_since.is_some() && self.front.is_none() && self.sessions.is_empty() {
-                return self.leave(ExitCode::SUCCESS);
+            if let Some(stop) = self.stop {
+                if self.front.is_none() && self.sessions.is_empty() {
+                    return self.leave(ExitCode::SUCCESS);
+                }
+                if Instant::now() >= stop.since + STOP_LIMIT {
+                    tracing::error!("something cannot be killed and is left behind");
+                    return self.leave(ExitCode::FAILURE);
+                }
             }
             if self.failed_starts >= FAILED_STARTS_MAX {
                 self.words.start_failed();
@@ -132,13 +152,12 @@ impl Supervisor {
     /// When something is due without anything having happened.
     fn deadline(&self) -> Option<Instant> {
         let busy = !self.sessions.is_empty() || !self.remains.is_empty();
-        let drained = self.front.as_ref().and_then(|front| front.draining);
         [
             self.admin.deadline(),
             self.front_due,
             busy.then_some(self.next_tick),
-            drained.map(|since| since + DRAIN_GRACE),
-            self.stop_since.map(|since| since + STOP_GRACE),
+            self.front.as_ref().and_then(Front::drain_deadline),
+            self.stop.map(Stop::deadline),
         ]
         .into_iter()
         .flatten()
@@ -153,11 +172,11 @@ impl Supervisor {
         }
         if let Some(front) = &mut self.front {
             front.flush();
-            if front.draining.is_some_and(|since| now >= since + DRAIN_GRACE) {
-                front.child.kill();
+            if front.drain_deadline().is_some_and(|deadline| deadline <= now) {
+                front.kill();
             }
         }
-        if self.stop_since.is_some_and(|since| now >= since + STOP_GRACE) {
+        if self.stop.is_some_and(|stop| !stop.killed && now >= stop.deadline()) {
             self.kill_all();
         }
         if now >= self.next_tick {
@@ -174,7 +193,7 @@ impl Supervisor {
             match signal {
                 Signal::Child => self.reap_orphans(),
                 Signal::Reload => self.reload(),
-                Signal::Stop if self.stop_since.is_none() => self.stop(),
+                Signal::Stop if self.stop.is_none() => self.stop(),
                 Signal::Stop => self.kill_all(),
             }
         }
@@ -182,7 +201,9 @@ impl Supervisor {
 
     /// Reaps what nobody else awaits: orphans of sessions come to this process as their subreaper.
     fn reap_orphans(&mut self) {
-        while let Some(pid) = signals::ended_child() {
+        let mut last = None;
+        while let Some(pid) = signals::ended_child().filter(|pid| last.replace(*pid) != Some(*pid))
+        {
             if self.front.as_ref().is_some_and(|front| front.child.pid() == pid) {
                 self.front_ended();
             } else if let Some(id) = self.sessions.iter().find(|s| s.1.pid() == pid).map(|s| *s.0) {
@@ -196,7 +217,7 @@ impl Supervisor {
 
     fn stop(&mut self) {
         let now = Instant::now();
-        self.stop_since = Some(now);
+        self.stop = Some(Stop { since: now, killed: false });
         self.front_due = None;
         self.words.stopping(self.sessions.len());
         if let Some(front) = &mut self.front {
@@ -208,8 +229,11 @@ impl Supervisor {
     }
 
     fn kill_all(&mut self) {
-        if let Some(front) = &self.front {
-            front.child.kill();
+        if let Some(stop) = &mut self.stop {
+            stop.killed = true;
+        }
+        if let Some(front) = &mut self.front {
+            front.kill();
         }
         self.sessions.values().for_each(Session::kill);
     }
@@ -259,7 +283,9 @@ impl Supervisor {
             std::thread::sleep(Duration::from_millis(20));
         }
         self.runtime.clear();
-        self.words.gone();
+        if code == ExitCode::SUCCESS {
+            self.words.gone();
+        }
         code
     }
 
@@ -268,13 +294,8 @@ impl Supervisor {
     fn start_front(&mut self) {
         self.front_due = None;
         match Front::start(&self.boot, &self.sockets) {
-            Ok(mut front) => {
-                for (id, session) in &self.sessions {
-                    let socket = session.socket();
-                    front.order(FrontOrder::SessionSpawned { session: *id, socket });
-                }
-                self.front = Some(front);
-            }
+            // It finds the sessions that run by itself, in their directories.
+            Ok(front) => self.front = Some(front),
             Err(error) => {
                 tracing::error!(%error, "the front could not be started");
                 self.front_due = Some(Instant::now() + self.backoff.after(Duration::ZERO));
@@ -283,13 +304,17 @@ impl Supervisor {
     }
 
     fn front_ended(&mut self) {
-        // What it said before it went still counts.
-        self.hear_front();
         let Some(exit) = self.front.as_mut().and_then(|front| front.child.try_reap()) else {
             return;
         };
-        let Some(front) = self.front.take() else { return };
-        if self.stop_since.is_some() {
+        let Some(mut front) = self.front.take() else { return };
+        // What it said before it went still counts, but a session for nobody is not started.
+        while let Some(report) = front.report() {
+            if !matches!(report, FrontReport::Spawn { .. }) {
+                self.obey(report);
+            }
+        }
+        if self.stop.is_some() {
             return;
         }
         let now = Instant::now();
@@ -307,7 +332,7 @@ impl Supervisor {
 
     fn hear_front(&mut self) {
         for _ in 0..REPORTS_IN_A_ROW {
-            let Some(report) = self.front.as_ref().and_then(Front::report) else { break };
+            let Some(report) = self.front.as_mut().and_then(Front::report) else { break };
             self.obey(report);
         }
     }
@@ -321,7 +346,7 @@ impl Supervisor {
                 if let Some(front) = &mut self.front {
                     front.serving = true;
                 }
-                self.words.serving(&self.boot.config);
+                self.words.serving();
             }
             FrontReport::Spawn { spec } => self.start_session(*spec),
             FrontReport::Kill { session } => {
@@ -345,7 +370,7 @@ impl Supervisor {
 
     fn start_session(&mut self, spec: SessionSpec) {
         let id = spec.id;
-        let result = if self.stop_since.is_some() {
+        let result = if self.stop.is_some() {
             Err("the host is being stopped".to_owned())
         } else if self.sessions.contains_key(&id) {
             Err("a session with this id runs already".to_owned())

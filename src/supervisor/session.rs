@@ -171,7 +171,7 @@ impl Session {
         if let Some(cgroup) = &self.cgroup {
             cgroup.kill();
         }
-        orphans::kill(self.id, except);
+        orphans::kill(self.id, Some(std::process::id()), except);
         let words = directory::tail(&log(&self.directory), LAST_WORDS_BYTES).unwrap_or_default();
         let remains = Remains { directory: self.directory, cgroup: self.cgroup, attempts: 0 };
         (words.trim_end().to_owned(), remains)

@@ -13,7 +13,7 @@ use super::run::Supervisor;
 use super::session::Session;
 use super::signals::{Signal, Signals};
 use super::sockets::Sockets;
-use super::words::Words;
+use super::words::{Facts, Words};
 use crate::config::Config;
 use crate::ipc::{FrontBoot, VERSION};
 use crate::ops::probe::ProbeError;
@@ -27,6 +27,8 @@ const CORES_TO_SPARE: usize = 4;
 /// What the command line says.
 pub struct Options {
     pub config: Config,
+    /// How this program is to be called to reach this host, as shown to people: "moonshard".
+    pub program: String,
     /// Reads the configuration again.
     pub reload: Box<dyn Fn() -> Result<Config, String>>,
 }
@@ -63,6 +65,7 @@ fn start(options: Options) -> Result<Option<Supervisor>, String> {
     })?;
     make_private(&config.state_dir).map_err(|error| error.to_string())?;
     let sessions = adopt(&runtime);
+    super::cgroup::sweep();
     let shards = shards(&config.cores.control, &machine::cores());
     let sockets = Sockets::open(config.ports, shards.len()).map_err(|error| {
         format!(
@@ -82,7 +85,12 @@ fn start(options: Options) -> Result<Option<Supervisor>, String> {
         outcome => outcome.map_err(|error| error.to_string()),
     };
     let missing = doctor::programs().into_iter().filter(|f| f.state != doctor::State::Ok);
-    let words = Words::new(began, &config, machine::addresses(), &probe, missing.collect());
+    let facts = Facts {
+        addresses: machine::addresses(),
+        missing: missing.collect(),
+        program: options.program,
+    };
+    let words = Words::new(began, &config, &probe, facts);
     let boot = FrontBoot {
         version: VERSION,
         config,
@@ -105,7 +113,7 @@ fn start(options: Options) -> Result<Option<Supervisor>, String> {
         failed_starts: 0,
         remains: Vec::new(),
         next_tick: began,
-        stop_since: None,
+        stop: None,
     }))
 }
 

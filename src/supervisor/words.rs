@@ -3,7 +3,7 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Ports};
 use crate::ipc::{EncoderReport, PendingPairing};
@@ -20,56 +20,144 @@ const REFUSED_ENCODERS_SHOWN: usize = 2;
 pub struct Words {
     style: Style,
     began: Instant,
+    program: String,
     status: Status,
 }
 
-/// What was said at the start, for `moonshard status`.
-#[derive(Clone, Debug, Serialize)]
-struct Status {
-    version: &'static str,
+/// What the start found out about this machine.
+pub struct Facts {
+    pub addresses: Vec<IpAddr>,
+    /// Findings that are not ok.
+    pub missing: Vec<Finding>,
+    /// How people call this program.
+    pub program: String,
+}
+
+/// What is said at the start; `moonshard status` says it again.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    version: String,
     pid: u32,
     host_name: String,
     addresses: Vec<IpAddr>,
     ports: Ports,
     encoder: Option<String>,
     encoder_reason: String,
-    codecs: Vec<&'static str>,
+    codecs: Vec<String>,
     apps: Vec<String>,
+    pairing: bool,
     missing: Vec<Finding>,
     state_dir: std::path::PathBuf,
     /// From the start to the first accepted connection, milliseconds; None: not there yet.
     start_ms: Option<u64>,
 }
 
-impl Words {
-    /// `probe`: the encoders, or why there is no report. `missing`: findings that are not ok.
-    pub fn new(
-        began: Instant,
-        config: &Config,
-        addresses: Vec<IpAddr>,
-        probe: &Result<EncoderReport, String>,
-        missing: Vec<Finding>,
-    ) -> Self {
+impl Status {
+    fn new(config: &Config, probe: &Result<EncoderReport, String>, facts: Facts) -> Self {
         let (encoder, encoder_reason) = choice(probe, &config.session.encoder);
         let working = |codec: &Codec| {
             probe.as_ref().is_ok_and(|r| r.encoders.iter().any(|e| e.works && e.codec == *codec))
         };
-        let codecs = [Codec::H264, Codec::Hevc, Codec::Av1];
-        let status = Status {
-            version: env!("CARGO_PKG_VERSION"),
+        let codecs = [Codec::H264, Codec::Hevc, Codec::Av1].into_iter().filter(working);
+        Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             host_name: config.host_name.clone(),
-            addresses,
+            addresses: facts.addresses,
             ports: config.ports,
             encoder,
             encoder_reason,
-            codecs: codecs.iter().filter(|codec| working(codec)).map(|c| codec_name(*c)).collect(),
+            codecs: codecs.map(|codec| codec_name(codec).to_owned()).collect(),
             apps: config.apps.iter().map(|app| app.spec.title.clone()).collect(),
-            missing,
+            pairing: config.pairing,
+            missing: facts.missing,
             state_dir: config.state_dir.clone(),
             start_ms: None,
+        }
+    }
+
+    /// For people: a title and a few lines.
+    pub fn text(&self, style: Style) -> String {
+        let title = format!("moonshard {} on {}", self.version, self.host_name);
+        let ready = match self.start_ms {
+            Some(ms) => format!("ready in {}.{} s", ms / 1000, ms % 1000 / 100),
+            None => "starting".to_owned(),
         };
-        Self { style: Style::stdout(), began, status }
+        let gap = COLUMNS.saturating_sub(title.chars().count() + ready.len()).max(2);
+        let (title, ready) = (style.bold(&title), style.good(&ready));
+        let mut text = format!("{title}{:gap$}{ready}\n\n", "");
+        for (name, value) in self.lines() {
+            text += &entry(style, name, &value);
+        }
+        text
+    }
+
+    fn lines(&self) -> Vec<(&'static str, String)> {
+        let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+        let address = match addresses.is_empty() {
+            true => "only this machine: no network interface is up".to_owned(),
+            false => addresses.join(", "),
+        };
+        let mut lines = vec![("Address", address)];
+        if self.ports != Ports::default() {
+            let p = self.ports;
+            let tcp = format!("TCP {} (HTTPS), {} (HTTP), {} (RTSP)", p.https, p.http, p.rtsp);
+            let udp =
+                format!("UDP {} (video), {} (control), {} (audio)", p.video, p.control, p.audio);
+            lines.push(("Ports", format!("{tcp}; {udp}")));
+        }
+        match &self.encoder {
+            Some(encoder) => lines.push(("Encoder", format!("{encoder}: {}", self.encoder_reason))),
+            None => lines.push(("No encoder", self.encoder_reason.clone())),
+        }
+        lines.push(("Apps", self.apps.join(", ")));
+        let add = match self.addresses.first() {
+            Some(address) => with_port(*address, self.ports.http),
+            None => "this machine".to_owned(),
+        };
+        let pairing = match self.pairing {
+            true => format!("in Moonlight, add {add} and choose it; then look here"),
+            false => "is off: set `pairing = true` in the configuration".to_owned(),
+        };
+        lines.push(("Pairing", pairing));
+        for finding in &self.missing {
+            let mend = match finding.mend.is_empty() {
+                true => String::new(),
+                false => format!(". Mend: {}", finding.mend),
+            };
+            let name = if finding.state == State::Broken { "Broken" } else { "Missing" };
+            lines.push((name, format!("{}: {}{mend}", finding.name, finding.detail)));
+        }
+        lines
+    }
+}
+
+/// A name, and beside it a value of as many lines as it needs.
+fn entry(style: Style, name: &str, value: &str) -> String {
+    let mut text = String::new();
+    for (i, line) in wrap(value, COLUMNS - INDENT).into_iter().enumerate() {
+        let label = format!("  {:<width$}", if i == 0 { name } else { "" }, width = INDENT - 2);
+        let label = match name {
+            "Missing" => style.warn(&label),
+            "Broken" | "No encoder" => style.bad(&label),
+            _ => style.dim(&label),
+        };
+        text += &format!("{label}{line}\n");
+    }
+    text
+}
+
+impl Words {
+    /// `probe`: the encoders, or why there is no report.
+    pub fn new(
+        began: Instant,
+        config: &Config,
+        probe: &Result<EncoderReport, String>,
+        facts: Facts,
+    ) -> Self {
+        let program = facts.program.clone();
+        let status = Status::new(config, probe, facts);
+        Self { style: Style::stdout(), began, program, status }
     }
 
     /// The status as JSON.
@@ -82,89 +170,24 @@ impl Words {
     }
 
     /// All shards accept connections. Only the first time is worth a word.
-    pub fn serving(&mut self, config: &Config) {
-        if self.has_served() {
-            return;
+    pub fn serving(&mut self) {
+        if !self.has_served() {
+            let took = self.began.elapsed().as_millis();
+            self.status.start_ms = Some(u64::try_from(took).unwrap_or(u64::MAX));
+            say(&format!("\n{}\n", self.status.text(self.style)));
         }
-        let took = self.began.elapsed();
-        self.status.start_ms = Some(u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
-        let title = format!("moonshard {} on {}", self.status.version, self.status.host_name);
-        let ready = format!("ready in {:.1} s", took.as_secs_f64());
-        let gap = COLUMNS.saturating_sub(title.chars().count() + ready.len()).max(2);
-        let mut text = format!(
-            "\n{}{}{}\n\n",
-            self.style.bold(&title),
-            " ".repeat(gap),
-            self.style.good(&ready)
-        );
-        for (name, value) in self.lines(config) {
-            text += &self.entry(name, &value);
-        }
-        say(&(text + "\n"));
-    }
-
-    fn lines(&self, config: &Config) -> Vec<(&'static str, String)> {
-        let status = &self.status;
-        let addresses: Vec<String> = status.addresses.iter().map(ToString::to_string).collect();
-        let mut lines = vec![(
-            "Address",
-            match addresses.is_empty() {
-                true => "only this machine: no network interface is up".to_owned(),
-                false => addresses.join(", "),
-            },
-        )];
-        if status.ports != Ports::default() {
-            let p = status.ports;
-            lines.push(("Ports", format!(
-                "TCP {} (HTTPS), {} (HTTP), {} (RTSP); UDP {} (video), {} (control), {} (audio)",
-                p.https, p.http, p.rtsp, p.video, p.control, p.audio
-            )));
-        }
-        let encoder = status.encoder.as_deref().unwrap_or("none");
-        lines.push(("Encoder", format!("{encoder}: {}", status.encoder_reason)));
-        lines.push(("Apps", status.apps.join(", ")));
-        let add = match status.addresses.first() {
-            Some(address) => with_port(*address, status.ports.http),
-            None => "this machine".to_owned(),
-        };
-        lines.push((
-            "To pair",
-            match config.pairing {
-                true => format!("in Moonlight, add {add} and choose it; its PIN is asked for here"),
-                false => "pairing is off: set `pairing = true` in the configuration".to_owned(),
-            },
-        ));
-        for finding in &status.missing {
-            let mend = match finding.mend.is_empty() {
-                true => String::new(),
-                false => format!(". Mend: {}", finding.mend),
-            };
-            let name = if finding.state == State::Broken { "Broken" } else { "Missing" };
-            lines.push((name, format!("{}: {}{mend}", finding.name, finding.detail)));
-        }
-        lines
-    }
-
-    fn entry(&self, name: &str, value: &str) -> String {
-        let mut text = String::new();
-        for (i, line) in wrap(value, COLUMNS - INDENT).into_iter().enumerate() {
-            let label = format!("  {:<width$}", if i == 0 { name } else { "" }, width = INDENT - 2);
-            let label = match name {
-                "Missing" => self.style.warn(&label),
-                "Broken" => self.style.bad(&label),
-                _ => self.style.dim(&label),
-            };
-            text += &format!("{label}{line}\n");
-        }
-        text
     }
 
     pub fn pairing_asked(&self, pending: &PendingPairing) {
+        say(&self.pairing(pending));
+    }
+
+    fn pairing(&self, pending: &PendingPairing) -> String {
         let who =
             format!("{} at {}", harmless(&pending.device, 40), harmless(&pending.address, 48));
-        let id = harmless(&pending.id, 64);
-        let command = self.style.bold(&format!("moonshard pair {id} <PIN shown on the device>"));
-        say(&format!("{} wants to pair:\n  {command}\n", self.style.bold(&who)));
+        let (who, id) = (self.style.bold(&who), harmless(&pending.id, 64));
+        let command = format!("{} pair {id} <PIN shown on the device>", self.program);
+        format!("{who} wants to pair:\n  {}\n", self.style.bold(&command))
     }
 
     pub fn pairing_ended(&self, id: &str, outcome: &str) {
@@ -277,6 +300,57 @@ mod tests {
         assert!(name.is_none() && why.contains("`none`, as configured"), "{why}");
         let (name, why) = choice(&Err("it crashed".into()), "auto");
         assert!(name.is_none() && why.contains("it crashed"), "{why}");
+    }
+
+    fn words(config: &str) -> Words {
+        let around = crate::config::Surroundings { root: true, ..Default::default() };
+        let config = Config::parse(config, &around).unwrap();
+        let missing = Finding {
+            name: "sound server".into(),
+            state: State::Missing,
+            needed: false,
+            detail: "pulseaudio: no sound".into(),
+            mend: "apt-get install pulseaudio".into(),
+        };
+        let facts = Facts {
+            addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
+            missing: vec![missing],
+            program: "target/release/moonshard".into(),
+        };
+        Words { style: Style::plain(), ..Words::new(Instant::now(), &config, &report(), facts) }
+    }
+
+    #[test]
+    fn the_start_is_told_in_lines_that_fit_and_status_tells_it_again() {
+        let words = words("[ports]\nhttp = 1");
+        let text = words.status.text(Style::plain());
+        for part in [
+            "Address     192.0.2.1, 2001:db8::1",
+            "1 (HTTP)",
+            "Encoder     x264enc: H.264, the best",
+            "add 192.0.2.1:1 and choose it",
+            "Missing     sound server: pulseaudio: no sound. Mend: apt-get install",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
+        let again: Status = serde_json::from_value(words.status()).unwrap();
+        assert_eq!(again.text(Style::plain()), text);
+    }
+
+    #[test]
+    fn whoever_wants_to_pair_is_shown_with_the_command_that_accepts() {
+        let pending = PendingPairing {
+            id: "5f2c09d1a7e3b846".into(),
+            device: "Pixel\x1b[2J 7".into(),
+            address: "192.0.2.7".into(),
+            seconds_left: 60,
+        };
+        assert_eq!(
+            words("").pairing(&pending),
+            "Pixel?[2J 7 at 192.0.2.7 wants to pair:\n  \
+             target/release/moonshard pair 5f2c09d1a7e3b846 <PIN shown on the device>\n"
+        );
     }
 
     #[test]

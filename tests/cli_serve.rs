@@ -1,0 +1,187 @@
+//! The supervisor, seen from outside: one host in a place, what it survives, what it leaves.
+mod cli_support;
+
+use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+
+use cli_support::{Place, eventually, pids, signal};
+
+fn zombies_of(parent: u32) -> usize {
+    let stat = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+    let is_zombie = |stat: &String| {
+        let mut columns = stat.rsplit_once(") ").map_or("", |s| s.1).split(' ');
+        columns.next() == Some("Z") && columns.next() == Some(parent.to_string().as_str())
+    };
+    pids().iter().filter_map(stat).filter(is_zombie).count()
+}
+
+#[test]
+fn a_host_serves_answers_and_goes_without_a_trace() {
+    let place = Place::new();
+    let mut host = place.serve();
+    let apps = place.run(&["apps", "--json"]);
+    assert_eq!(apps.code, Some(0), "{apps:?}");
+    let titles: Vec<String> = apps
+        .json()
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|app| app["title"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(titles, ["Desktop", "Test pattern"]);
+    let table = place.run(&["apps"]);
+    assert!(table.out.starts_with("ID") && table.out.contains("Test pattern"), "{table:?}");
+    assert!(place.run(&["pair"]).out.contains("No device wants to pair"));
+    assert!(place.run(&["clients"]).out.contains("No device is paired"));
+    assert!(place.run(&["sessions"]).out.contains("Nothing runs"));
+    for arguments in
+        [&["pair", "nobody", "1234"][..], &["clients", "remove", "00"], &["sessions", "stop", "00"]]
+    {
+        let ran = place.run(arguments);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.err.starts_with("moonshard: "), "{ran:?}");
+    }
+    let status = place.run(&["status", "--json"]).json();
+    assert_eq!(status["pid"].as_u64(), Some(u64::from(host.pid())));
+    for dir in [place.runtime(), place.state()] {
+        assert_eq!(std::fs::metadata(&dir).unwrap().mode() & 0o777, 0o700, "{}", dir.display());
+    }
+    let socket = place.runtime().join("admin.sock");
+    assert_eq!(std::fs::metadata(socket).unwrap().mode() & 0o777, 0o600);
+
+    host.signal("TERM");
+    let (code, took) = host.wait();
+    assert_eq!(code, Some(0));
+    assert!(took <= Duration::from_secs(5), "{took:?}");
+    assert_eq!(place.processes(), []);
+    assert!(!place.runtime().exists());
+}
+
+#[test]
+fn a_second_host_is_refused_by_the_name_of_the_first() {
+    let place = Place::new();
+    let host = place.serve();
+    let first = format!("moonshard serve (pid {})", host.pid());
+    let same_place = place.run(&["serve"]);
+    assert_eq!(same_place.code, Some(1), "{same_place:?}");
+    assert!(same_place.err.contains(&first), "{same_place:?}");
+
+    let status = place.run(&["status", "--json"]).json();
+    let other = Place::new();
+    let free = std::fs::read_to_string(other.config()).unwrap();
+    for port in ["https", "http", "rtsp", "video", "control", "audio"] {
+        let number = status["ports"][port].as_u64().unwrap();
+        let taken = free.replace(&format!("{port} = 0"), &format!("{port} = {number}"));
+        std::fs::write(other.config(), taken).unwrap();
+        let ran = other.run(&["serve"]);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(ran.err.contains(&format!("port {number}")), "{ran:?}");
+        assert!(ran.err.contains(&first), "{ran:?}");
+    }
+    assert_eq!(place.run(&["apps"]).code, Some(0), "the first one is untouched");
+}
+
+#[test]
+fn a_taken_port_is_refused_by_the_name_of_its_holder() {
+    let place = Place::new();
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let text = std::fs::read_to_string(place.config()).unwrap();
+    std::fs::write(place.config(), text.replace("rtsp = 0", &format!("rtsp = {port}"))).unwrap();
+    let ran = place.run(&["serve"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.err.contains(&format!("TCP port {port} (RTSP) is taken by")), "{ran:?}");
+    assert!(ran.err.contains(&format!("pid {}", std::process::id())), "{ran:?}");
+    assert!(ran.err.contains("[ports]"), "{ran:?}");
+}
+
+#[test]
+fn what_dead_sessions_left_is_swept_at_the_start() {
+    let place = Place::new();
+    let stale = place.runtime().join("sessions/0123456789abcdef");
+    std::fs::create_dir_all(stale.join("deep")).unwrap();
+    std::fs::write(stale.join("lock"), "").unwrap();
+    std::fs::write(stale.join("session.sock"), "").unwrap();
+    let _host = place.serve();
+    assert!(!stale.exists());
+}
+
+#[test]
+fn a_front_that_is_killed_is_replaced_and_nobody_is_refused() {
+    let place = Place::new();
+    let host = place.serve();
+    let front = place.process("front");
+    let http = place.run(&["status", "--json"]).json()["ports"]["http"].as_u64().unwrap();
+    signal(front, "KILL");
+    // The listener lives on: whoever comes now waits for the next front.
+    std::net::TcpStream::connect(("127.0.0.1", u16::try_from(http).unwrap())).unwrap();
+    eventually(|| (place.process("front") != front).then_some(()));
+    eventually(|| (place.run(&["apps"]).code == Some(0)).then_some(()));
+    assert_eq!(zombies_of(host.pid()), 0);
+}
+
+#[test]
+fn a_killed_supervisor_takes_its_front_along_and_leaves_room_for_the_next() {
+    let place = Place::new();
+    let host = place.serve();
+    let front = place.process("front");
+    drop(host);
+    eventually(|| (!pids().contains(&front)).then_some(()));
+    let mut next = place.serve();
+    next.signal("INT");
+    assert_eq!(next.wait().0, Some(0));
+}
+
+#[test]
+fn a_front_that_hangs_is_reported_and_cannot_hold_up_the_end() {
+    let place = Place::new();
+    let mut host = place.serve();
+    let front = place.process("front");
+    signal(front, "STOP");
+    let start = Instant::now();
+    let ran = place.run(&["apps"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.err.contains("the front does not answer"), "{ran:?}");
+    assert!(start.elapsed() >= Duration::from_secs(4), "{:?}", start.elapsed());
+    assert_eq!(place.run(&["status"]).code, Some(0), "what the supervisor knows it still tells");
+    host.signal("TERM");
+    let (code, took) = host.wait();
+    assert_eq!(code, Some(0));
+    assert!(took <= Duration::from_secs(5), "{took:?}");
+    assert_eq!(place.processes(), []);
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let place = Place::new();
+    let mut host = place.serve();
+    signal(place.process("front"), "STOP");
+    host.signal("TERM");
+    host.expect("Stopping");
+    host.signal("TERM");
+    let (code, took) = host.wait();
+    assert_eq!(code, Some(0));
+    // Far from the grace that the first signal gives; the bar itself is half a second.
+    assert!(took <= Duration::from_millis(1500), "{took:?}");
+    assert_eq!(place.processes(), []);
+    assert!(!place.runtime().exists());
+}
+
+#[test]
+fn a_bad_configuration_is_not_taken_over_and_a_good_one_is() {
+    let place = Place::new();
+    let mut host = place.serve();
+    let front = place.process("front");
+    let good = std::fs::read_to_string(place.config()).unwrap();
+    std::fs::write(place.config(), "what = 1").unwrap();
+    host.signal("HUP");
+    host.expect("the configuration was not changed");
+    assert!(pids().contains(&front));
+    let more = "[[apps]]\ntitle = \"New\"\ncommand = [\"true\"]\n";
+    std::fs::write(place.config(), good + more).unwrap();
+    host.signal("HUP");
+    host.expect("was read again");
+    eventually(|| (!pids().contains(&front)).then_some(()));
+    eventually(|| place.run(&["apps"]).out.contains("New").then_some(()));
+}
