@@ -77,6 +77,9 @@ pub enum FrontError {
     /// A shard stood still and turns again, but without its listeners: another front gets them back.
     #[error("shard {0} stood still")]
     Stalled(usize),
+    /// A shard accepts no more on one of its listeners; another front listens anew.
+    #[error("shard {0} accepts no more connections")]
+    Closed(usize),
     /// The supervisor is gone, and with it the right to the listeners.
     #[error("the supervisor is gone")]
     Orphaned,
@@ -210,6 +213,9 @@ fn supervise(
         }
         if let Some(end) = reception.shards().next_end(Duration::ZERO) {
             return Err(FrontError::Shard(end.shard));
+        }
+        if let Some(shard) = reception.find_closed() {
+            return Err(FrontError::Closed(shard));
         }
         let vitals = reception.shards().vitals().iter();
         let pulses: Vec<_> =

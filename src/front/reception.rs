@@ -3,6 +3,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
@@ -59,6 +60,8 @@ struct Outside {
     listeners: [OwnedFd; 3],
     errands: mpsc::Sender<Errand>,
     drain: Option<oneshot::Sender<()>>,
+    /// Accept loops that run.
+    accepting: Arc<AtomicUsize>,
     retired: bool,
 }
 
@@ -67,6 +70,23 @@ struct Inside {
     listeners: [OwnedFd; 3],
     errands: mpsc::Receiver<Errand>,
     drain: oneshot::Receiver<()>,
+    accepting: Arc<AtomicUsize>,
+}
+
+/// Counts an accept loop as long as it runs, however it ends.
+struct Accepting(Arc<AtomicUsize>);
+
+impl Accepting {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The running shards.
@@ -92,14 +112,16 @@ impl Reception {
         for Place { core, listeners } in places {
             let (sender, drain) = oneshot::channel();
             let (errand, errands) = mpsc::channel(RESCUED_MAX);
+            let accepting = Arc::new(AtomicUsize::new(0));
             let [https, http, rtsp] = &listeners;
             outsides.push(Outside {
                 listeners: [https.try_clone()?, http.try_clone()?, rtsp.try_clone()?],
                 errands: errand,
                 drain: Some(sender),
+                accepting: Arc::clone(&accepting),
                 retired: false,
             });
-            insides.push((core, Inside { listeners, errands, drain }));
+            insides.push((core, Inside { listeners, errands, drain, accepting }));
         }
         let (ready, all_ready) = channel();
         let host = Arc::clone(core);
@@ -116,7 +138,7 @@ impl Reception {
             let ready = ready.clone();
             async move {
                 let desk = Rc::new(desk);
-                let mut taking_in = accept_all(&desk, inside.listeners);
+                let mut taking_in = accept_all(&desk, inside.listeners, &inside.accepting);
                 taking_in.push(run_errands(&desk, inside.errands));
                 let _ = ready.send(());
                 // Cancelled: the reception was dropped, and no more connections are wanted either.
@@ -158,6 +180,15 @@ impl Reception {
         true
     }
 
+    /// A shard that should accept connections and does not: one of its listeners was shut down by
+    /// somebody else, or its accept loop panicked.
+    pub fn find_closed(&self) -> Option<usize> {
+        let closed = |outside: &Outside| {
+            !outside.retired && outside.accepting.load(Ordering::Relaxed) < SERVICES.len()
+        };
+        self.outsides.iter().position(closed)
+    }
+
     /// Whether the shard was taken out of its group.
     pub fn is_retired(&self, shard: usize) -> bool {
         self.outsides.get(shard).is_some_and(|outside| outside.retired)
@@ -187,10 +218,15 @@ impl Reception {
 }
 
 /// Starts the accept loops of one shard.
-fn accept_all(desk: &Rc<Desk>, listeners: [OwnedFd; 3]) -> Vec<AbortHandle> {
+fn accept_all(
+    desk: &Rc<Desk>,
+    listeners: [OwnedFd; 3],
+    count: &Arc<AtomicUsize>,
+) -> Vec<AbortHandle> {
     let start = |(service, fd)| {
         let listener = Listener::new(fd, desk.counters.listener(service));
-        until_aborted(&desk.shard, accept(Rc::clone(desk), service, listener))
+        let counted = Accepting::new(count);
+        until_aborted(&desk.shard, accept(Rc::clone(desk), service, listener, counted))
     };
     SERVICES.into_iter().zip(listeners).map(start).collect()
 }
@@ -220,7 +256,7 @@ fn run_errands(desk: &Rc<Desk>, mut errands: mpsc::Receiver<Errand>) -> AbortHan
     })
 }
 
-async fn accept(desk: Rc<Desk>, service: Service, listener: Listener) {
+async fn accept(desk: Rc<Desk>, service: Service, listener: Listener, _counted: Accepting) {
     while let Ok(conn) = listener.accept().await {
         desk.serve(service, conn);
         desk.shard.yield_if_needed().await;

@@ -118,3 +118,16 @@ fn a_shard_that_stands_still_is_named_and_its_connections_are_served_by_the_othe
         assert!(Instant::now() < deadline, "the listener is dead");
     }
 }
+
+#[test]
+fn a_listener_that_somebody_shuts_down_is_noticed() {
+    let (reception, _script, _http) = open();
+    assert_eq!(reception.find_closed(), None);
+    let listener = &reception.outsides[1].listeners[2];
+    rustix::net::shutdown(listener, rustix::net::Shutdown::Both).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while reception.find_closed() != Some(1) {
+        assert!(Instant::now() < deadline, "not noticed");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
