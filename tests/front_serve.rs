@@ -228,8 +228,14 @@ mod client {
     }
 
     pub fn connect(to: SocketAddr) -> StreamOwned<ClientConnection, TcpStream> {
-        let name = ServerName::from(to.ip());
-        let session = ClientConnection::new(config().1, name).unwrap();
+        connect_with(&config().1, to)
+    }
+
+    pub fn connect_with(
+        config: &Arc<ClientConfig>,
+        to: SocketAddr,
+    ) -> StreamOwned<ClientConnection, TcpStream> {
+        let session = ClientConnection::new(Arc::clone(config), to.ip().into()).unwrap();
         StreamOwned::new(session, super::connect(to))
     }
 
@@ -262,11 +268,28 @@ fn a_paired_client_is_known_by_its_certificate_and_gets_a_clean_end() {
 }
 
 #[test]
+fn a_client_that_comes_back_with_a_ticket_is_known_all_the_same() {
+    let house = open(limits());
+    let (certificate, config) = client::config();
+    for expected in [rustls::HandshakeKind::Full, rustls::HandshakeKind::Resumed] {
+        let mut stream = client::connect_with(&config, house.https);
+        write!(stream, "GET /ok HTTP/1.1\r\n\r\n").unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+        assert_eq!(stream.conn.handshake_kind(), Some(expected));
+    }
+    let met = house.met.lock().unwrap();
+    assert!(met.callers.iter().all(|caller| caller.certificate.as_ref() == Some(&certificate)));
+    assert_eq!(met.callers.len(), 2);
+}
+
+#[test]
 fn connections_without_a_request_are_reset_at_their_deadline_and_leave_nothing() {
     let house = open(limits());
+    let tasks = || house.reception.shards().vitals()[0].tasks();
+    let idle = tasks();
     // The first connection makes what is made once.
     assert!(get(house.http, "/ok").0.contains("200 OK"));
-    eventually("the first connection ends", || house.reception.shards().vitals()[0].tasks() == 3);
+    eventually("the first connection ends", || tasks() == idle);
     let before = descriptors();
     let hello = client::hello(house.https);
     let started = Instant::now();
@@ -299,6 +322,7 @@ fn connections_without_a_request_are_reset_at_their_deadline_and_leave_nothing()
     assert_eq!(house.counters.handshakes_late.get(), 60);
     assert_eq!(house.counters.heads_late.get(), 80);
     eventually("descriptors are back", || descriptors() == before);
+    eventually("tasks are back", || tasks() == idle);
     assert!(get(house.http, "/ok").0.contains("200 OK"));
 }
 
