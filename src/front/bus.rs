@@ -436,3 +436,7 @@ fn receive<T: DeserializeOwned>(link: &Link, buffer: &mut [u8]) -> Result<T, Lin
 pub fn spawn(bus: Bus) -> io::Result<std::thread::JoinHandle<()>> {
     std::thread::Builder::new().name("bus".into()).spawn(move || bus.run())
 }
+
+#[cfg(test)]
+#[path = "bus_tests.rs"]
+mod tests;

@@ -126,6 +126,8 @@ counters! {
     door_last_wills,
     /// Shards found standing still
     shard_stalls,
+    /// Connections of a shard that stood still which no other shard could take
+    rescues_failed,
 }
 
 const BUCKETS: usize = 28;

@@ -261,3 +261,7 @@ mod tests {
         assert_eq!(Question::of(Flow::Control, &[]), None);
     }
 }
+
+#[cfg(test)]
+#[path = "door_tests.rs"]
+mod loopback;

@@ -19,6 +19,8 @@ mod links;
 mod machine;
 mod pictures;
 pub mod reception;
+#[cfg(test)]
+mod script;
 mod serve;
 mod store;
 mod watch;
@@ -27,7 +29,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use self::announce::Announcement;
@@ -38,14 +40,14 @@ use self::door::Door;
 use self::links::SessionLinks;
 use self::reception::{Place, Reception};
 use self::store::Store;
-use self::watch::{Verdict, Watch};
+use self::watch::{Pulse, Verdict, Watch};
 use crate::host::event::HostFacts;
 use crate::host::{Host, HostSetup};
 use crate::ipc::FrontBoot;
 use crate::proc::boot;
 use crate::proc::link::Link;
 use crate::proto::stream::CodecSupport;
-use crate::shard::{Shards, TlsAcceptor, now};
+use crate::shard::{self, TlsAcceptor, now};
 use crate::tls;
 use crate::tls::identity::Identity;
 
@@ -69,9 +71,12 @@ pub enum FrontError {
     /// The system gave no thread, ring or descriptor.
     #[error("{what}: {error}")]
     System { what: &'static str, error: io::Error },
-    /// A shard ended by a bug, or stood still; the supervisor starts another front.
+    /// A shard ended by a bug, or stands still for good; the supervisor starts another front.
     #[error("shard {0} is lost")]
     Shard(usize),
+    /// A shard stood still and turns again, but without its listeners: another front gets them back.
+    #[error("shard {0} stood still")]
+    Stalled(usize),
     /// The supervisor is gone, and with it the right to the listeners.
     #[error("the supervisor is gone")]
     Orphaned,
@@ -117,7 +122,11 @@ fn inherit() -> Result<Inherited, FrontError> {
     let supervisor = Link::from_fd(next()?);
     let mut listeners = Vec::new();
     for _ in &boot.shards {
-        listeners.push([next()?, next()?, next()?]);
+        let mut three = [next()?, next()?, next()?];
+        for listener in &mut three {
+            shard::revive(listener).map_err(system("listener"))?;
+        }
+        listeners.push(three);
     }
     Ok(Inherited { boot, supervisor, listeners, door: fds.collect() })
 }
@@ -170,10 +179,10 @@ fn run() -> Result<(), FrontError> {
     let bus_thread = bus::spawn(bus).map_err(system("bus thread"))?;
     let announcement = announce(&config.host_name, config.ports.http, config.mdns);
 
-    let ended = supervise(&core, reception.shards(), &summoned, &codecs);
+    let ended = supervise(&core, &mut reception, &summoned, &codecs);
     drop(announcement);
     door_stop.stop();
-    if ended.is_ok() {
+    if !matches!(ended, Err(FrontError::Shard(_) | FrontError::Orphaned)) {
         reception.drain();
     }
     // The bus holds the store's queue: what was given to the store is still written.
@@ -185,11 +194,11 @@ fn run() -> Result<(), FrontError> {
 /// Runs until the supervisor wants an end (Ok), or there is a reason to end without it.
 fn supervise(
     core: &Core,
-    shards: &Shards,
-    summoned: &std::sync::mpsc::Receiver<Summons>,
+    reception: &mut Reception,
+    summoned: &Receiver<Summons>,
     codecs: &CodecSupport,
 ) -> Result<(), FrontError> {
-    let mut watch = Watch::new(shards.vitals().len());
+    let mut watch = Watch::new(reception.shards().vitals().len());
     let mut facts_due = now() + FACTS_EVERY;
     loop {
         match summoned.recv_timeout(LOOK_EVERY) {
@@ -199,17 +208,23 @@ fn supervise(
             }
             Err(RecvTimeoutError::Timeout) => {}
         }
-        if let Some(end) = shards.next_end(Duration::ZERO) {
+        if let Some(end) = reception.shards().next_end(Duration::ZERO) {
             return Err(FrontError::Shard(end.shard));
         }
-        let beats: Vec<_> = shards.vitals().iter().map(|vitals| vitals.last_beat()).collect();
-        for (shard, verdict) in watch.look(&beats, now()) {
+        let vitals = reception.shards().vitals().iter();
+        let pulses: Vec<_> =
+            vitals.map(|v| Pulse { beat: v.last_beat(), starved: v.starved() }).collect();
+        for (shard, verdict) in watch.look(&pulses, now()) {
             match verdict {
                 Verdict::Stalled => {
                     core.counters().shard_stalls.add();
                     tracing::error!(shard, "the shard stands still");
+                    reception.retire(shard);
                 }
                 Verdict::Lost => return Err(FrontError::Shard(shard)),
+                Verdict::Recovered if reception.is_retired(shard) => {
+                    return Err(FrontError::Stalled(shard));
+                }
                 Verdict::Recovered => tracing::warn!(shard, "the shard turns again"),
             }
         }

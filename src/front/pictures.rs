@@ -18,7 +18,7 @@ const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 const PNG_SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 
 /// The size of one dot of the title's letters at most, pixels.
-const DOT_MAX: usize = 14;
+const DOT_MAX: usize = 9;
 const MARGIN: usize = 48;
 const LINES_MAX: usize = 5;
 
@@ -87,7 +87,7 @@ impl Canvas {
         for (y, row) in self.rgb.chunks_exact_mut(WIDTH * 3).enumerate() {
             let value = 120 - (y * 84 / HEIGHT) as u32;
             let color = colour(hue + (y * 40 / HEIGHT) as u32, value);
-            let edge = y < 6 || y >= HEIGHT - 6;
+            let edge = !(6..HEIGHT - 6).contains(&y);
             let color = if edge { color.map(|c| c.saturating_add(50)) } else { color };
             row.chunks_exact_mut(3).for_each(|pixel| pixel.copy_from_slice(&color));
         }

@@ -1,19 +1,20 @@
 //! The front's shards: their listeners, what each serves with, and how they come to an end.
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use futures_channel::oneshot;
+use futures_channel::{mpsc, oneshot};
+use futures_util::StreamExt;
 use futures_util::future::{AbortHandle, Abortable};
 
 use super::core::Core;
 use super::gate::Gate;
 use super::serve::Desk;
 use crate::config::Limits;
-use crate::shard::{self, Listener, Queue, Shard, Shards, TlsAcceptor, now, sleep_until};
+use crate::shard::{self, Conn, Listener, Queue, Shard, Shards, TlsAcceptor, now, sleep_until};
 
 /// How long the shards may take to start.
 const START_MAX: Duration = Duration::from_secs(5);
@@ -21,6 +22,9 @@ const START_MAX: Duration = Duration::from_secs(5);
 const HANG_UP_AFTER: Duration = Duration::from_secs(2);
 /// And whatever is left then is cut off.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// Connections that a shard can be handed at once when another stands still: a listener's backlog.
+const RESCUED_MAX: usize = 4096;
 
 /// What a listener is for, in the order of the boot message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,11 +44,36 @@ pub struct Place {
     pub listeners: [OwnedFd; 3],
 }
 
+/// From another thread to a shard.
+enum Errand {
+    /// A connection that was accepted for it.
+    Serve(Service, OwnedFd),
+    /// Stand still, as a bug would make it.
+    #[cfg(test)]
+    Stall(Duration),
+}
+
+/// What is kept of each shard outside of it.
+struct Outside {
+    /// Second handles to its listeners.
+    listeners: [OwnedFd; 3],
+    errands: mpsc::Sender<Errand>,
+    drain: Option<oneshot::Sender<()>>,
+    retired: bool,
+}
+
+/// What a shard starts with.
+struct Inside {
+    listeners: [OwnedFd; 3],
+    errands: mpsc::Receiver<Errand>,
+    drain: oneshot::Receiver<()>,
+}
+
 /// The running shards.
 pub struct Reception {
     shards: Shards,
     core: Arc<Core>,
-    drains: Vec<oneshot::Sender<()>>,
+    outsides: Vec<Outside>,
 }
 
 impl Reception {
@@ -59,15 +88,22 @@ impl Reception {
         places: Vec<Place>,
     ) -> io::Result<Self> {
         let count = places.len();
-        let (mut drains, mut inputs) = (Vec::new(), Vec::new());
-        for place in places {
+        let (mut outsides, mut insides) = (Vec::new(), Vec::new());
+        for Place { core, listeners } in places {
             let (sender, drain) = oneshot::channel();
-            drains.push(sender);
-            inputs.push((place.core, (place.listeners, drain)));
+            let (errand, errands) = mpsc::channel(RESCUED_MAX);
+            let [https, http, rtsp] = &listeners;
+            outsides.push(Outside {
+                listeners: [https.try_clone()?, http.try_clone()?, rtsp.try_clone()?],
+                errands: errand,
+                drain: Some(sender),
+                retired: false,
+            });
+            insides.push((core, Inside { listeners, errands, drain }));
         }
         let (ready, all_ready) = channel();
         let host = Arc::clone(core);
-        let shards = shard::start(inputs, move |shard, (listeners, drain)| {
+        let shards = shard::start(insides, move |shard, inside: Inside| {
             let desk = Desk {
                 counters: Arc::clone(host.counters()),
                 pending: Gate::new(limits.pending_per_shard),
@@ -80,18 +116,51 @@ impl Reception {
             let ready = ready.clone();
             async move {
                 let desk = Rc::new(desk);
-                let accepting = accept_all(&desk, listeners);
+                let mut taking_in = accept_all(&desk, inside.listeners);
+                taking_in.push(run_errands(&desk, inside.errands));
                 let _ = ready.send(());
                 // Cancelled: the reception was dropped, and no more connections are wanted either.
-                let _: Result<(), oneshot::Canceled> = drain.await;
-                accepting.iter().for_each(AbortHandle::abort);
+                let _: Result<(), oneshot::Canceled> = inside.drain.await;
+                taking_in.iter().for_each(AbortHandle::abort);
                 finish(&desk.shard).await;
             }
         })?;
         for _ in 0..count {
             all_ready.recv_timeout(START_MAX).map_err(io::Error::other)?;
         }
-        Ok(Self { shards, core: Arc::clone(core), drains })
+        Ok(Self { shards, core: Arc::clone(core), outsides })
+    }
+
+    /// Takes a shard that stands still out of its group: what waits in its listeners' queues goes to
+    /// the next shard, and newcomers to the others. There is no way back but another front, which
+    /// listens anew. False: no other shard could take over, and nothing was changed.
+    pub fn retire(&mut self, shard: usize) -> bool {
+        let heir = (0..self.outsides.len()).find(|i| *i != shard && !self.outsides[*i].retired);
+        let (Some(heir), Some(outside)) = (heir, self.outsides.get_mut(shard)) else {
+            return false;
+        };
+        outside.retired = true;
+        let mut rescued = Vec::new();
+        for (service, listener) in SERVICES.into_iter().zip(&outside.listeners) {
+            let queued = shard::take_queued(listener.as_fd(), RESCUED_MAX);
+            rescued.extend(queued.into_iter().map(|fd| Errand::Serve(service, fd)));
+            if let Err(error) = rustix::net::shutdown(listener, rustix::net::Shutdown::Both) {
+                tracing::warn!(shard, ?service, %error, "the listener was not shut down");
+            }
+        }
+        tracing::warn!(shard, heir, rescued = rescued.len(), "the shard is out of its group");
+        for errand in rescued {
+            // Full: dropped, and thereby closed.
+            if self.outsides[heir].errands.try_send(errand).is_err() {
+                self.core.counters().rescues_failed.add();
+            }
+        }
+        true
+    }
+
+    /// Whether the shard was taken out of its group.
+    pub fn is_retired(&self, shard: usize) -> bool {
+        self.outsides.get(shard).is_some_and(|outside| outside.retired)
     }
 
     pub fn shards(&self) -> &Shards {
@@ -103,7 +172,7 @@ impl Reception {
     pub fn drain(&mut self) -> bool {
         tracing::info!(calls = self.core.calls_waiting(), "draining");
         let start = now();
-        self.drains.drain(..).for_each(|drain| _ = drain.send(()));
+        self.outsides.iter_mut().filter_map(|o| o.drain.take()).for_each(|d| _ = d.send(()));
         let mut left = self.shards.vitals().len();
         while left > 0 && now().since(start) < DRAIN_MAX {
             if self.shards.next_end(Duration::from_millis(50)).is_some() {
@@ -121,14 +190,34 @@ impl Reception {
 fn accept_all(desk: &Rc<Desk>, listeners: [OwnedFd; 3]) -> Vec<AbortHandle> {
     let start = |(service, fd)| {
         let listener = Listener::new(fd, desk.counters.listener(service));
-        let (handle, registration) = AbortHandle::new_pair();
-        let accepting = accept(Rc::clone(desk), service, listener);
-        desk.shard.spawn(Queue::Admission, async move {
-            let _ = Abortable::new(accepting, registration).await;
-        });
-        handle
+        until_aborted(&desk.shard, accept(Rc::clone(desk), service, listener))
     };
     SERVICES.into_iter().zip(listeners).map(start).collect()
+}
+
+fn until_aborted(shard: &Shard, work: impl Future<Output = ()> + 'static) -> AbortHandle {
+    let (handle, registration) = AbortHandle::new_pair();
+    shard.spawn(Queue::Admission, async move {
+        let _ = Abortable::new(work, registration).await;
+    });
+    handle
+}
+
+fn run_errands(desk: &Rc<Desk>, mut errands: mpsc::Receiver<Errand>) -> AbortHandle {
+    let mine = Rc::clone(desk);
+    until_aborted(&desk.shard, async move {
+        while let Some(errand) = errands.next().await {
+            match errand {
+                Errand::Serve(service, fd) => match Conn::adopt(fd) {
+                    Ok(conn) => mine.serve(service, conn),
+                    Err(error) => tracing::debug!(%error, "a rescued peer is gone"),
+                },
+                #[cfg(test)]
+                Errand::Stall(time) => std::thread::sleep(time),
+            }
+            mine.shard.yield_if_needed().await;
+        }
+    })
 }
 
 async fn accept(desk: Rc<Desk>, service: Service, listener: Listener) {
@@ -145,3 +234,7 @@ async fn finish(shard: &Shard) {
         sleep_until(now() + Duration::from_millis(20)).await;
     }
 }
+
+#[cfg(test)]
+#[path = "reception_tests.rs"]
+mod tests;

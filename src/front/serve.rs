@@ -16,7 +16,7 @@ use tracing::{Instrument, debug, info_span};
 
 use super::core::{Call, Core};
 use super::counters::Counters;
-use super::gate::{Gate, TurnedAway};
+use super::gate::{Gate, Pass, TurnedAway};
 use super::reception::Service;
 use crate::config::Limits;
 use crate::host::event::{Answer, Caller, Event};
@@ -100,7 +100,10 @@ impl Desk {
         let task = async move {
             match service {
                 Service::Https => desk.https(conn).await,
-                Service::Http => desk.http(conn).await,
+                Service::Http => {
+                    let pass = desk.pending.enter(conn.peer().ip());
+                    desk.http(conn, pass).await;
+                }
                 Service::Rtsp => desk.rtsp(conn).await,
             }
         };
@@ -116,8 +119,7 @@ impl Desk {
             Ok(Ok(stream)) => {
                 self.counters.handshakes.add();
                 self.counters.handshake_time.record(now().since(accepted));
-                drop(pass);
-                self.http(stream).await;
+                self.http(stream, pass).await;
             }
             Ok(Err((error, conn))) => {
                 drop(pass);
@@ -152,8 +154,7 @@ impl Desk {
         debug!(%why, "turned away");
     }
 
-    async fn http<S: Stream>(self: Rc<Self>, mut stream: S) {
-        let mut pass = self.pending.enter(stream.conn().peer().ip());
+    async fn http<S: Stream>(self: Rc<Self>, mut stream: S, mut pass: Pass) {
         let deadline = stream.conn().accepted() + Duration::from_millis(self.limits.head_ms);
         let outcome = match pass.within(deadline, read_head(&mut stream)).await {
             Ok(outcome) => outcome,

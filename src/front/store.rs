@@ -228,7 +228,7 @@ mod tests {
     fn client() -> Client {
         let text = include_str!("../../tests/vectors/pairing-01-qt-sha256.json");
         let vector: serde_json::Value = serde_json::from_str(text).unwrap();
-        let pem = vector["client_cert_pem"].as_str().unwrap();
+        let pem = vector["client"]["cert_pem"].as_str().unwrap();
         let certificate = Certificate::from_pem(pem).unwrap().der().to_vec();
         Client { certificate, name: "Deck <1>".into(), paired_at: 1_700_000_000 }
     }

@@ -16,10 +16,13 @@ use std::time::Duration;
 use futures_util::io::{AsyncRead, AsyncWrite};
 use glommio::GlommioError;
 use glommio::net::{TcpListener, TcpStream};
+use socket2::{Protocol, Socket, Type};
 
 use super::clock::{now, sleep_until};
 use crate::time::Time;
 
+/// Connections that may wait to be accepted, per listener.
+const BACKLOG: i32 = 4096;
 /// How long an exhausted process waits before it accepts again.
 const BACK_OFF: Duration = Duration::from_millis(50);
 /// At most one line of log in this time about failing accepts.
@@ -140,7 +143,56 @@ pub struct Conn {
     accepted: Time,
 }
 
+/// Takes the connections that wait in a listener's queue, at most `most` of them: from another thread,
+/// when the listener's own shard stands still.
+pub fn take_queued(listener: BorrowedFd<'_>, most: usize) -> Vec<OwnedFd> {
+    let mut taken = Vec::new();
+    while taken.len() < most {
+        match rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC) {
+            Ok(fd) => taken.push(fd),
+            Err(rustix::io::Errno::CONNABORTED | rustix::io::Errno::INTR) => {}
+            Err(_) => break,
+        }
+    }
+    taken
+}
+
+/// Replaces a listener that was shut down by a fresh one on the same address, with the same options.
+/// (Listening again on the old one succeeds, but connections are refused all the same: measured on
+/// Linux 6.18.) One that listens is left as it is.
+///
+/// # Errors
+/// The address cannot be bound again.
+pub fn revive(listener: &mut OwnedFd) -> io::Result<()> {
+    let old = socket2::SockRef::from(&*listener);
+    if old.is_listener()? {
+        return Ok(());
+    }
+    let address = old.local_addr()?;
+    let socket = Socket::new(address.domain(), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(old.only_v6()?)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    socket.set_tcp_nodelay(old.tcp_nodelay()?)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address)?;
+    socket.listen(BACKLOG)?;
+    *listener = socket.into();
+    Ok(())
+}
+
 impl Conn {
+    /// Takes over a connection that another thread accepted; only within a shard.
+    ///
+    /// # Errors
+    /// The peer is gone already.
+    pub fn adopt(fd: OwnedFd) -> io::Result<Self> {
+        // SAFETY: the fd is owned here and given away; the stream closes it.
+        Self::new(unsafe { TcpStream::from_raw_fd(fd.into_raw_fd()) })
+    }
+
     fn new(stream: TcpStream) -> io::Result<Self> {
         // SAFETY: the stream owns the fd and outlives the borrow.
         let fd = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };

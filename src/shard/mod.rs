@@ -16,8 +16,8 @@ use std::io;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -26,7 +26,9 @@ use glommio::{
 };
 
 pub use self::clock::{Late, now, sleep_until, timeout_at};
-pub use self::listen::{Conn, ListenFigures, Listener, ListenerEnded, canonical};
+pub use self::listen::{
+    Conn, ListenFigures, Listener, ListenerEnded, canonical, revive, take_queued,
+};
 pub use self::tls::{TlsAcceptor, TlsConn};
 
 /// Bytes that each ring registers for file I/O, which a shard never does: the least allowed.
@@ -60,6 +62,8 @@ pub struct Shard {
 /// What one shard shows to the rest of the process.
 #[derive(Debug, Default)]
 pub struct Vitals {
+    /// Of the shard's thread; zero: not running yet.
+    thread: AtomicI32,
     beat: AtomicU64,
     panics: AtomicU64,
     tasks: AtomicU64,
@@ -69,6 +73,15 @@ impl Vitals {
     /// When the shard last turned; zero: never yet.
     pub fn last_beat(&self) -> crate::time::Time {
         crate::time::Time(self.beat.load(Ordering::Relaxed))
+    }
+
+    /// How long the shard's thread has been ready to run without a core to run on, since its start:
+    /// what the machine and not the shard is to blame for. Zero where the system does not tell.
+    pub fn starved(&self) -> Duration {
+        let path = format!("/proc/self/task/{}/schedstat", self.thread.load(Ordering::Relaxed));
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let waited = text.split_ascii_whitespace().nth(1).and_then(|ns| ns.parse().ok());
+        Duration::from_nanos(waited.unwrap_or(0))
     }
 
     /// Tasks that ended by a panic.
@@ -188,6 +201,8 @@ where
             .preempt_timer(PREEMPT_AFTER)
             .spawn(move || async move {
                 let mut notice = notice;
+                let thread = rustix::thread::gettid().as_raw_nonzero().get();
+                vitals.thread.store(thread, Ordering::Relaxed);
                 let shard = Shard {
                     index,
                     admission: queue("admission", 250),
@@ -218,10 +233,7 @@ impl Shards {
 
     /// The next shard that ends within `wait`.
     pub fn next_end(&self, wait: Duration) -> Option<End> {
-        match self.ends.recv_timeout(wait) {
-            Ok(end) => Some(end),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.ends.recv_timeout(wait).ok()
     }
 
     /// Waits until all have ended; true if none panicked.
