@@ -11,6 +11,8 @@ pub mod host;
 pub mod ipc;
 pub mod limits;
 pub mod proto;
+// Its `life` alone; the rest of it needs the feature.
+pub mod session;
 pub mod time;
 
 // Adapters.
@@ -40,7 +42,5 @@ pub mod encoder;
 pub mod front;
 #[cfg(feature = "host")]
 pub mod pattern;
-#[cfg(feature = "host")]
-pub mod session;
 #[cfg(feature = "host")]
 pub mod supervisor;

@@ -1,0 +1,87 @@
+//! The session as a process: what it is started with, the order in which its parts start and end.
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+
+use super::app::{self, Surroundings, orphans};
+use super::life::Event;
+use super::run::{Parts, Session};
+use super::signals::Signals;
+use crate::audio::{self, AudioConfig};
+use crate::desktop::{self, DesktopConfig};
+use crate::ipc::SessionBoot;
+use crate::ops::log;
+use crate::proc::boot;
+
+/// The listening link and the lock of the directory.
+const FDS: usize = 2;
+
+/// `moonshard session <id>`, started by the supervisor. Exit code 1: it could not start.
+pub fn main() -> ExitCode {
+    log::init("session");
+    match boot::receive::<SessionBoot>(FDS) {
+        Ok((boot, fds)) => live(boot, fds),
+        Err(e) => {
+            tracing::error!(error = %e, "session");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn live(boot: SessionBoot, fds: Vec<OwnedFd>) -> ExitCode {
+    let Ok([listener, lock]) = <[OwnedFd; FDS]>::try_from(fds) else {
+        return ExitCode::from(2);
+    };
+    // Before any thread or child is there.
+    let signals = match Signals::catch() {
+        Ok(signals) => signals,
+        Err(e) => {
+            tracing::error!(error = %e, "signals");
+            return ExitCode::from(2);
+        }
+    };
+    orphans::adopt();
+    let mut parts = Parts { desktop: None, audio: None, app: None };
+    let mut own_children = Vec::new();
+    let started = start(&boot, &mut parts, &mut own_children);
+    let code = if started.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    let first = match started {
+        Ok(()) => Event::Started,
+        Err(reason) => {
+            tracing::error!(reason, "the session cannot start");
+            Event::StartFailed { reason }
+        }
+    };
+    Session::new(boot.spec, listener, signals, parts, own_children).run(first);
+    // Held until nothing of the session is left.
+    drop(lock);
+    code
+}
+
+/// Starts desktop, sound and app, in this order. Sound that fails is a session without sound.
+fn start(boot: &SessionBoot, parts: &mut Parts, own_children: &mut Vec<u32>) -> Result<(), String> {
+    let SessionBoot { spec, directory } = boot;
+    let desktop = desktop::start(DesktopConfig {
+        runtime_dir: directory.clone(),
+        mode: spec.mode,
+        keyboard_layout: spec.policy.keyboard_layout.clone(),
+        keyboard_variant: spec.policy.keyboard_variant.clone(),
+        idle_fps: spec.policy.idle_fps,
+    });
+    let desktop = parts.desktop.insert(desktop.map_err(|e| e.to_string())?);
+    if spec.policy.audio {
+        let config = AudioConfig { runtime_dir: directory.clone(), channels: spec.audio_channels };
+        match audio::start(config) {
+            Ok(audio) => parts.audio = Some(audio),
+            Err(e) => tracing::warn!(error = %e, "a session without sound"),
+        }
+    }
+    *own_children = orphans::children();
+    let pulse_server = parts.audio.as_ref().map(|audio| audio.server());
+    let around = Surroundings {
+        directory,
+        wayland_display: desktop.wayland_display(),
+        pulse_server: pulse_server.as_deref(),
+    };
+    parts.app = Some(app::start(&spec.app, &around).map_err(|e| e.to_string())?);
+    Ok(())
+}
