@@ -1,9 +1,9 @@
 //! The door's sockets: one per port and address family, bound to the wildcard address, which every
 //! flow's first datagram comes to; and the connected sockets that take a known flow away from them.
 //!
-//! With wildcard door sockets, a connected socket on the same port gets exactly its peer's datagrams
-//! and strangers still reach the door. A door socket bound to one address would break that, and so
-//! would a connected socket that is disconnected: it is only ever closed.
+//! With wildcard door sockets, a connected socket on the same port gets exactly its peer's
+//! datagrams and strangers still reach the door. A door socket bound to one address would break
+//! that, and so would a connected socket that is disconnected: it is only ever closed.
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -85,9 +85,9 @@ impl From<DoorSocket> for OwnedFd {
 }
 
 impl DoorSocket {
-    /// Binds `port` on the wildcard address of `family`. Fails where the machine lacks the family, and
-    /// where a socket that does not share holds the port. Port 0 finds one that no such socket holds;
-    /// another door of this user may share it.
+    /// Binds `port` on the wildcard address of `family`. Fails where the machine lacks the family,
+    /// and where a socket that does not share holds the port. Port 0 finds one that no such socket
+    /// holds; another door of this user may share it.
     pub fn bind(family: Family, port: u16) -> io::Result<Self> {
         let socket = shared_socket(family, SocketAddr::new(family.wildcard(), port))?;
         if let Err(error) = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES) {

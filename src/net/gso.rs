@@ -1,12 +1,15 @@
 //! The sending side of one viewer's flow: bursts of equally long datagrams over a connected socket.
 //!
 //! One system call carries up to 64 datagrams (UDP_SEGMENT). Where the kernel or the path refuses
-//! that, it falls back to sendmmsg and then to one call per datagram, and remembers. It never blocks
-//! longer than its caller's deadline and keeps nothing: what was not sent is the caller's to drop.
+//! that, it falls back to sendmmsg and then to one call per datagram, and remembers. It never
+//! blocks longer than its caller's deadline and keeps nothing: what was not sent is the caller's to
+//! drop.
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use socket2::SockRef;
 
 use super::pacer::{Pacer, SEGMENTS_MAX};
@@ -15,6 +18,8 @@ use crate::time::Time;
 
 /// Bytes of one call with UDP_SEGMENT: the longest UDP payload over IPv4.
 const CALL_BYTES_MAX: usize = 65_507;
+/// Datagrams that one `discard_received` takes.
+const DISCARDED_MAX: usize = 64;
 /// What the send buffer is asked to hold; the kernel may grant less.
 const SEND_BUFFER_BYTES: usize = 1 << 20;
 
@@ -110,7 +115,8 @@ impl MediaSocket {
 
     /// Sends `datagrams`, which are `datagram_bytes` each, one after the other; the last may be
     /// shorter. How many went before `deadline` (CLOCK_MONOTONIC): fewer than all means that the
-    /// socket stayed full. An error ends the burst: what was not sent is lost, the socket is usable.
+    /// socket stayed full. An error ends the burst: what was not sent is lost, the socket is
+    /// usable.
     pub fn send_burst(
         &mut self,
         datagrams: &[u8],
@@ -183,6 +189,27 @@ impl MediaSocket {
         Ok(sent)
     }
 
+    /// Throws away what the peer has sent, at most [`DISCARDED_MAX`] datagrams; how many there
+    /// were. On a known flow these are its pings: they show that the client lives, and say nothing
+    /// new.
+    pub fn discard_received(&mut self) -> io::Result<usize> {
+        let mut discarded = 0;
+        while discarded < DISCARDED_MAX {
+            let mut none = [0; 0];
+            match rustix::net::recv(&self.fd, &mut none, RecvFlags::DONTWAIT) {
+                Ok(_) => discarded += 1,
+                Err(Errno::INTR) => {}
+                Err(Errno::WOULDBLOCK) => break,
+                // What became of an earlier datagram of ours; told once.
+                Err(Errno::CONNREFUSED | Errno::HOSTUNREACH | Errno::NETUNREACH) => {
+                    self.statistics.refused += 1;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(discarded)
+    }
+
     /// One system call; how many datagrams it took.
     fn send_some(&self, rest: &[u8], datagram_bytes: usize) -> io::Result<usize> {
         match self.way {
@@ -227,7 +254,7 @@ impl MediaSocket {
             let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
             let mut fds = [PollFd::new(&self.fd, PollFlags::OUT)];
             match poll(&mut fds, Some(&timeout)) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                Ok(0) | Err(Errno::INTR) => {}
                 Ok(_) => return Ok(true),
                 Err(error) => return Err(error.into()),
             }

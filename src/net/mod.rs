@@ -1,5 +1,5 @@
-//! UDP: the viewers' connected sockets that media leaves by, and the door's sockets that a stranger's
-//! first datagram comes to.
+//! UDP: the viewers' connected sockets that media leaves by, and the door's sockets that a
+//! stranger's first datagram comes to.
 //!
 //! It moves bytes and addresses. Whose a datagram is, is decided elsewhere; so is what it says.
 //! System calls that need raw pointers are in `sys`, nothing else is unsafe.

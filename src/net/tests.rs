@@ -1,5 +1,5 @@
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
@@ -9,6 +9,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::gso::Way;
 use super::*;
 
+/// An IPv6 address that cannot be bound yet.
+const TENTATIVE: u32 = 0x40;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn soon() -> Time {
@@ -17,12 +19,13 @@ fn soon() -> Time {
 
 /// A client's socket on any free port of `ip`.
 fn client(ip: &str) -> UdpSocket {
-    let socket = UdpSocket::bind((ip, 0)).expect("a free port");
+    let socket = UdpSocket::bind(address(ip, 0)).expect("a free port");
     socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     socket
 }
 
-/// A door on a port of its own. Asked for any port, the kernel may give one that another door shares.
+/// A door on a port of its own. Asked for any port, the kernel may give one that another door
+/// shares.
 fn door(family: Family) -> DoorSocket {
     static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _turn = TURN.lock().expect("no test panics here");
@@ -62,40 +65,56 @@ fn plain(fd: OwnedFd) -> UdpSocket {
     socket
 }
 
-/// The loopback addresses of a family, the door's other than the client's where there are two.
-fn loopbacks() -> Vec<(Family, &'static str, &'static str)> {
-    let mut all = vec![(Family::V4, "127.0.0.2", "127.0.0.1")];
-    if UdpSocket::bind((IpAddr::V6(Ipv6Addr::LOCALHOST), 0)).is_ok() {
-        all.push((Family::V6, "::1", "::1"));
-    } else {
-        eprintln!("this machine has no IPv6 loopback: only IPv4 was tried");
+/// Addresses of this machine by family: the door's, which is not the client's where there are two,
+/// and the client's. An IPv6 link-local one is among them where an interface has it.
+fn own_addresses() -> Vec<(Family, String, String)> {
+    let mut all = vec![(Family::V4, "127.0.0.2".to_owned(), "127.0.0.1".to_owned())];
+    let interfaces = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    for interface in interfaces.lines() {
+        // Address without colons, interface, prefix length and scope in hexadecimal, flags, name.
+        let fields: Vec<&str> = interface.split_whitespace().collect();
+        let ip = Ipv6Addr::from(u128::from_str_radix(fields[0], 16).expect("an address"));
+        let scope = u32::from_str_radix(fields[1], 16).expect("an interface");
+        let flags = u32::from_str_radix(fields[4], 16).expect("flags");
+        if flags & TENTATIVE != 0 {
+            continue;
+        }
+        let ip = match ip {
+            Ipv6Addr::LOCALHOST => ip.to_string(),
+            ip if ip.is_unicast_link_local() => format!("{ip}%{scope}"),
+            _ => continue,
+        };
+        all.push((Family::V6, ip.clone(), ip));
     }
+    let tried: Vec<&str> = all.iter().map(|(_, ip, _)| ip.as_str()).collect();
+    eprintln!("addresses tried: {tried:?}");
     all
 }
 
 fn address(ip: &str, port: u16) -> SocketAddr {
-    SocketAddr::new(ip.parse().expect("an address"), port)
+    let text = if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") };
+    text.parse().expect("an address")
 }
 
 #[test]
 fn the_door_tells_who_sent_what_to_which_address() {
-    for (family, host, from) in loopbacks() {
+    for (family, host, from) in own_addresses() {
         let door = door(family);
         assert!(is_silent(&door));
-        let client = client(from);
-        client.send_to(b"ping", address(host, door.port())).expect("sent");
+        let client = client(&from);
+        client.send_to(b"ping", address(&host, door.port())).expect("sent");
         let peer = client.local_addr().expect("bound");
-        let local = address(host, door.port());
+        let local = address(&host, door.port());
         assert_eq!(at_the_door(&door), [(peer, local, b"ping".to_vec())]);
     }
 }
 
 #[test]
 fn answers_leave_from_the_contacted_address() {
-    for (family, host, from) in loopbacks() {
+    for (family, host, from) in own_addresses() {
         let door = door(family);
-        let client = client(from);
-        let (local, peer) = (address(host, door.port()), client.local_addr().expect("bound"));
+        let client = client(&from);
+        let (local, peer) = (address(&host, door.port()), client.local_addr().expect("bound"));
         door.send_from(local, peer, b"last will").expect("sent");
         assert_eq!(receive(&client), (b"last will".to_vec(), local));
     }
@@ -106,10 +125,10 @@ fn answers_leave_from_the_contacted_address() {
 
 #[test]
 fn a_connected_socket_gets_its_peer_and_strangers_still_reach_the_door() {
-    for (family, host, from) in loopbacks() {
+    for (family, host, from) in own_addresses() {
         let door = door(family);
-        let local = address(host, door.port());
-        let viewers: Vec<UdpSocket> = (0..3).map(|_| client(from)).collect();
+        let local = address(&host, door.port());
+        let viewers: Vec<UdpSocket> = (0..3).map(|_| client(&from)).collect();
         let mut connected = Vec::new();
         for viewer in &viewers {
             viewer.send_to(b"first", local).expect("sent");
@@ -120,7 +139,7 @@ fn a_connected_socket_gets_its_peer_and_strangers_still_reach_the_door() {
             connected.push(plain(socket.fd));
         }
         for round in 0..20u8 {
-            let stranger = client(from);
+            let stranger = client(&from);
             stranger.send_to(&[round], local).expect("sent");
             let met = at_the_door(&door);
             assert_eq!(met, [(stranger.local_addr().expect("bound"), local, vec![round])]);
@@ -193,9 +212,9 @@ fn datagrams_that_are_too_long_are_dropped_and_counted() {
 }
 
 /// A media socket connected to a client, and the client.
-fn media(family_ip: &str) -> (MediaSocket, UdpSocket) {
-    let client = client(family_ip);
-    let socket = UdpSocket::bind((family_ip, 0)).expect("a free port");
+fn media(ip: &str) -> (MediaSocket, UdpSocket) {
+    let client = client(ip);
+    let socket = UdpSocket::bind(address(ip, 0)).expect("a free port");
     socket.connect(client.local_addr().expect("bound")).expect("connected");
     socket.set_nonblocking(true).expect("non-blocking");
     (MediaSocket::new(socket.into(), Traffic::Video, true), client)
@@ -207,10 +226,10 @@ fn numbered(count: usize, bytes: usize) -> Vec<u8> {
 
 #[test]
 fn every_way_of_sending_delivers_the_same_datagrams() {
-    for (_, _, ip) in loopbacks() {
+    for (_, _, ip) in own_addresses() {
         for way in [Way::Segments, Way::Many, Way::Single] {
             for (count, bytes) in [(1, 1408), (2, 1408), (64, 100), (65, 100), (47, 1408)] {
-                let (mut socket, client) = media(ip);
+                let (mut socket, client) = media(&ip);
                 socket.way = way;
                 let datagrams = numbered(count, bytes);
                 let sent = socket.send_burst(&datagrams, bytes, soon()).expect("sent");
@@ -281,6 +300,24 @@ fn a_peer_that_is_gone_costs_nothing_but_a_count() {
         assert_eq!(socket.send_burst(&datagrams, 200, soon()).expect("sent"), 100);
     }
     assert!(socket.statistics().refused > 0);
+}
+
+#[test]
+fn pings_are_discarded_and_counted_without_waiting() {
+    let (mut socket, client) = media("127.0.0.1");
+    let ours = socket2::SockRef::from(&socket).local_addr().expect("bound");
+    let ours = ours.as_socket().expect("an internet address");
+    assert_eq!(socket.discard_received().expect("readable"), 0);
+    for _ in 0..70 {
+        client.send_to(b"PING", ours).expect("sent");
+    }
+    wait(&socket);
+    assert_eq!(socket.discard_received().expect("readable"), 64);
+    assert_eq!(socket.discard_received().expect("readable"), 6);
+    drop(client);
+    socket.send_burst(&[1; 10], 10, soon()).expect("sent");
+    assert_eq!(socket.discard_received().expect("readable"), 0);
+    assert_eq!(socket.statistics().refused, 1);
 }
 
 /// A socket that is full after a few datagrams: on loopback UDP never is.

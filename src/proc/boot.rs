@@ -7,7 +7,7 @@
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde::Serialize;
@@ -45,6 +45,14 @@ pub fn own_binary() -> PathBuf {
 /// # Errors
 /// The system's, if the process could not be made; nothing is left behind then.
 pub fn spawn<T: Serialize>(how: &Spawn<'_>, boot: &T) -> io::Result<Child> {
+    spawn_from(&own_binary(), how, boot)
+}
+
+/// Starts a process of another binary that is this program, too.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn spawn_from<T: Serialize>(binary: &Path, how: &Spawn<'_>, boot: &T) -> io::Result<Child> {
     let message = serde_json::to_vec(boot).map_err(io::Error::other)?;
     let memfd = rustix::fs::memfd_create(
         "boot",
@@ -67,7 +75,7 @@ pub fn spawn<T: Serialize>(how: &Spawn<'_>, boot: &T) -> io::Result<Child> {
     let raw: Vec<i32> = sources.iter().map(AsRawFd::as_raw_fd).collect();
     let dies_with_parent = how.dies_with_parent;
 
-    let mut command = Command::new(own_binary());
+    let mut command = Command::new(binary);
     command.arg0("moonshard").arg(how.kind).process_group(0).stdin(Stdio::null());
     if !how.label.is_empty() {
         command.arg(how.label);

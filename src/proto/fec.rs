@@ -54,8 +54,8 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    /// The video code with `parity` (1..=254) parity shards, for any 1..=255 - `parity` data shards:
-    /// row j, column i holds the inverse of (parity + i) XOR j.
+    /// The video code with `parity` (1..=254) parity shards, for any 1..=255 - `parity` data
+    /// shards: row j, column i holds the inverse of (parity + i) XOR j.
     pub fn cauchy(parity: usize) -> Self {
         assert!((1..BLOCK_SHARDS_MAX).contains(&parity));
         let columns = BLOCK_SHARDS_MAX - parity;

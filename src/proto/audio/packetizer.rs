@@ -30,8 +30,8 @@ pub enum PacketError {
     /// Its datagrams would be longer than clients read.
     #[error("an Opus packet of {bytes} bytes is too long")]
     TooLong { bytes: usize },
-    /// The packets of a block must have one size on the wire, or the client turns repair off for the
-    /// rest of the session. The encoder is not at a constant bitrate.
+    /// The packets of a block must have one size on the wire, or the client turns repair off for
+    /// the rest of the session. The encoder is not at a constant bitrate.
     #[error("a payload of {bytes} bytes in a block of {expected}")]
     Uneven { bytes: usize, expected: usize },
 }
@@ -75,7 +75,8 @@ impl Datagrams {
 }
 
 impl AudioPacketizer {
-    /// A stream whose first packet has `sequence`, a multiple of 4 (0 for a new one), and `timestamp`.
+    /// A stream whose first packet has `sequence`, a multiple of 4 (0 for a new one), and
+    /// `timestamp`.
     pub fn new(parameters: &AudioParameters, sequence: u16, timestamp: u32) -> Self {
         assert!(usize::from(sequence).is_multiple_of(BLOCK_PACKETS));
         Self {

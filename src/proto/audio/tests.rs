@@ -92,6 +92,26 @@ fn vectors_come_back_with_every_loss_of_two_packets_per_block() {
 }
 
 #[test]
+fn parsing_gives_what_was_written_and_refuses_what_is_cut() {
+    use packet::AudioPacket;
+    let data = [&packet::data_header(65535, 77)[..], b"opus"].concat();
+    let parsed = AudioPacket::Data { sequence: 65535, timestamp: 77, payload: b"opus" };
+    assert_eq!(AudioPacket::parse(&data), Some(parsed));
+    assert!((0..=12).all(|end| AudioPacket::parse(&data[..end]).is_none()));
+    let parity = [&packet::parity_header(65532, 9, 1)[..], b"fec!"].concat();
+    let parsed = AudioPacket::Parity { base: 65532, base_timestamp: 9, shard: 1, payload: b"fec!" };
+    assert_eq!(AudioPacket::parse(&parity), Some(parsed));
+    assert!((0..=24).all(|end| AudioPacket::parse(&parity[..end]).is_none()));
+    // Another shard, another kind, a base inside a block.
+    for (at, value) in [(12, 2), (1, 96), (13, 96), (15, 0xFD), (0, 0x90), (11, 1)] {
+        let mut bytes = parity.clone();
+        bytes[at] = value;
+        assert_eq!(AudioPacket::parse(&bytes), None, "byte {at}");
+    }
+    assert_eq!(AudioPacket::parse(&[&data[..], &[0; 1400]].concat()), None);
+}
+
+#[test]
 fn a_loss_of_three_is_told_when_the_next_block_begins() {
     let (case, parameters) = cases().remove(0);
     let packets: Vec<Vec<u8>> =

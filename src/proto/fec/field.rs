@@ -1,4 +1,5 @@
-//! GF(2^8) with the polynomial x^8 + x^4 + x^3 + x^2 + 1 (0x11D) and generator 2, as constant tables.
+//! GF(2^8) with the polynomial x^8 + x^4 + x^3 + x^2 + 1 (0x11D) and generator 2, as constant
+//! tables.
 //!
 //! Addition is XOR. Source: nanors rs.c, as moonlight-common-c uses it.
 

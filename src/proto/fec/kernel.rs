@@ -1,7 +1,8 @@
 //! The inner loop of Reed-Solomon: linear combinations of byte strings over GF(2^8).
 //!
-//! Four ways to do the same: portable, SSSE3, AVX2 (table look-up by nibble) and GFNI (bit matrix).
-//! The processor's best is chosen at run time. Nothing here knows what the bytes mean.
+//! Five ways to do the same: portable, SSSE3, AVX2 (table look-up by nibble), GFNI with 256 and
+//! with 512 bits (bit matrix). The processor's best is chosen at run time. Nothing here knows what
+//! the bytes mean.
 #![expect(unsafe_code, reason = "vector instructions that are chosen at run time")]
 
 use super::field::NIBBLES;
@@ -18,11 +19,12 @@ pub enum Kernel {
     Ssse3,
     Avx2,
     Gfni,
+    Gfni512,
 }
 
 impl Kernel {
     /// All of them, slowest first.
-    pub const ALL: [Self; 4] = [Self::Portable, Self::Ssse3, Self::Avx2, Self::Gfni];
+    pub const ALL: [Self; 5] = [Self::Portable, Self::Ssse3, Self::Avx2, Self::Gfni, Self::Gfni512];
 
     /// The fastest one that this processor has.
     pub fn best() -> Self {
@@ -37,6 +39,7 @@ impl Kernel {
             Self::Ssse3 => is_x86_feature_detected!("ssse3"),
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("ssse3"),
             Self::Gfni => is_x86_feature_detected!("gfni") && Self::Avx2.is_available(),
+            Self::Gfni512 => is_x86_feature_detected!("avx512f") && Self::Gfni.is_available(),
         }
         #[cfg(not(target_arch = "x86_64"))]
         {
@@ -85,7 +88,8 @@ pub fn combine(
             Kernel::Portable => 0,
             Kernel::Ssse3 => ssse3(&job, 0),
             Kernel::Avx2 => ssse3(&job, avx2(&job)),
-            Kernel::Gfni => ssse3(&job, gfni(&job)),
+            Kernel::Gfni => ssse3(&job, gfni(&job, 0)),
+            Kernel::Gfni512 => ssse3(&job, gfni(&job, gfni512(&job))),
         };
         #[cfg(not(target_arch = "x86_64"))]
         let done = 0;
@@ -235,9 +239,9 @@ unsafe fn avx2_tile<const R: usize>(job: &Job<'_>, row: usize, column: usize) {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,gfni")]
-unsafe fn gfni(job: &Job<'_>) -> usize {
+unsafe fn gfni(job: &Job<'_>, start: usize) -> usize {
     // SAFETY: the macro keeps rows and columns within the job.
-    unsafe { tiles!(job, 0, 64, gfni_tile) }
+    unsafe { tiles!(job, start, 64, gfni_tile) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -278,6 +282,42 @@ unsafe fn store<const R: usize>(
             let output = job.output(row + r, column);
             _mm256_storeu_si256(output.cast(), sum[0]);
             _mm256_storeu_si256(output.add(32).cast(), sum[1]);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,gfni")]
+unsafe fn gfni512(job: &Job<'_>) -> usize {
+    // SAFETY: the macro keeps rows and columns within the job.
+    unsafe { tiles!(job, 0, 128, gfni512_tile) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,gfni")]
+unsafe fn gfni512_tile<const R: usize>(job: &Job<'_>, row: usize, column: usize) {
+    let mut sums = [[_mm512_setzero_si512(); 2]; R];
+    for i in 0..job.inputs.count {
+        // SAFETY: 128 columns from `column` on exist.
+        unsafe {
+            let input = job.input(i, column);
+            let x = [_mm512_loadu_si512(input.cast()), _mm512_loadu_si512(input.add(64).cast())];
+            for (r, sum) in sums.iter_mut().enumerate() {
+                let bits = BIT_MATRICES[job.coefficient(row + r, i)].cast_signed();
+                let bits = _mm512_set1_epi64(bits);
+                for half in 0..2 {
+                    let product = _mm512_gf2p8affine_epi64_epi8::<0>(x[half], bits);
+                    sum[half] = _mm512_xor_si512(sum[half], product);
+                }
+            }
+        }
+    }
+    for (r, sum) in sums.into_iter().enumerate() {
+        // SAFETY: rows up to `row + R` and 128 columns from `column` on exist.
+        unsafe {
+            let output = job.output(row + r, column);
+            _mm512_storeu_si512(output.cast(), sum[0]);
+            _mm512_storeu_si512(output.add(64).cast(), sum[1]);
         }
     }
 }

@@ -29,9 +29,9 @@ pub fn idr_fits(codec: Codec, access_unit: &[u8], packet_size: u16) -> bool {
             .is_some_and(|unit| unit.role == Role::IdrSlice && unit.payload < room)
 }
 
-/// Takes access unit delimiters and SEI before the first slice out of a key frame. What precedes the
-/// slice otherwise (parameter sets) goes to `head`, the slices are returned: the access unit is then
-/// the two in this order. Any other access unit is returned whole with an empty `head`.
+/// Takes access unit delimiters and SEI before the first slice out of a key frame. What precedes
+/// the slice otherwise (parameter sets) goes to `head`, the slices are returned: the access unit is
+/// then the two in this order. Any other access unit is returned whole with an empty `head`.
 ///
 /// Encoders put hundreds of bytes of SEI there, and the first slice must fit into the first packet.
 pub fn strip_leading_sei<'a>(codec: Codec, access_unit: &'a [u8], head: &mut Vec<u8>) -> &'a [u8] {

@@ -73,7 +73,8 @@ pub struct Layout {
 
 impl Layout {
     /// Cuts `data_packets` (>= 1) into blocks with `fec_percent` parity and at least
-    /// `fec_packets_min` parity packets each. A frame that four such blocks cannot hold has no parity.
+    /// `fec_packets_min` parity packets each. A frame that four such blocks cannot hold has no
+    /// parity.
     pub fn new(
         data_packets: usize,
         fec_percent: u8,

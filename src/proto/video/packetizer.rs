@@ -96,8 +96,8 @@ impl Packetizer {
         self.packet_size - (HEADER_BYTES - RTP_BYTES)
     }
 
-    /// The layout of a frame with `bytes` bytes of access unit. Its `packets()` is how many counters
-    /// the frame consumes.
+    /// The layout of a frame with `bytes` bytes of access unit. Its `packets()` is how many
+    /// counters the frame consumes.
     pub fn layout(&self, bytes: usize) -> Result<Layout, FrameTooLarge> {
         let packets = bytes.saturating_add(FRAME_HEADER_BYTES).div_ceil(self.payload_bytes());
         Layout::new(packets, self.fec_percent, self.fec_packets_min)
@@ -106,8 +106,8 @@ impl Packetizer {
     /// Writes the datagrams of `frame` into `out`, one after the other, [`Self::datagram_bytes`]
     /// each; `out` then has exactly that length. Returns how many there are.
     ///
-    /// Packet k has counter `first_counter` + k: RTP sequence number, stream packet index and IV all
-    /// come from it. The counter of a stream starts at 0 and no value is ever used twice.
+    /// Packet k has counter `first_counter` + k: RTP sequence number, stream packet index and IV
+    /// all come from it. The counter of a stream starts at 0 and no value is ever used twice.
     pub fn packetize(
         &mut self,
         frame: &Frame<'_>,

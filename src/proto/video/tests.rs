@@ -410,6 +410,20 @@ fn a_client_that_waits_in_vain_asks_again() {
 }
 
 #[test]
+fn every_prefix_of_a_datagram_is_malformed() {
+    for stream in streams() {
+        let packet = unhex(&stream.frames[0]["packets"][0]["packet"]);
+        let mut receiver = receiver(&stream.parameters, stream.codec, false);
+        for end in 0..packet.len() {
+            assert_eq!(receiver.push(&packet[..end], NOW), []);
+        }
+        assert_eq!(receiver.statistics().malformed, packet.len() as u64);
+        receiver.push(&[&packet[..], &[0]].concat(), NOW);
+        assert_eq!(receiver.statistics().malformed, packet.len() as u64 + 1);
+    }
+}
+
+#[test]
 fn a_lost_block_loses_the_frame() {
     // Blocks of 107 and 106 data packets with 22 parity packets each. A loss in the first one shows
     // when the second begins, one in the second when the next frame does.
