@@ -6,10 +6,12 @@
 //! nothing here in a process that must live on.
 pub mod decoder;
 pub mod flights;
+pub mod h264;
 pub mod pipeline;
 pub mod probe;
 pub mod slots;
 pub mod table;
+mod trial;
 
 pub use probe::probe;
 

@@ -43,8 +43,9 @@ pub struct Stage {
 pub struct Row {
     pub element: &'static str,
     pub codec: Codec,
-    /// It needs a graphics card. Unverified on hardware.
-    pub hardware: bool,
+    /// The device file without which it cannot work; None: it is software. Rows with one are
+    /// unverified on hardware.
+    pub device: Option<&'static str>,
     /// Between the slots (BGRx) and the encoder.
     pub convert: &'static [Stage],
     /// Raw format at the encoder's input.
@@ -82,7 +83,7 @@ pub const ROWS: &[Row] = &[
     Row {
         element: "vah264enc",
         codec: Codec::H264,
-        hardware: true,
+        device: Some("/dev/dri"),
         convert: CONVERT,
         format: "NV12",
         profile: "high",
@@ -107,7 +108,7 @@ pub const ROWS: &[Row] = &[
 pub const X264: Row = Row {
     element: "x264enc",
     codec: Codec::H264,
-    hardware: false,
+    device: None,
     convert: CONVERT,
     format: "I420",
     profile: "constrained-baseline",
@@ -132,7 +133,7 @@ pub const X264: Row = Row {
 pub const OPENH264: Row = Row {
     element: "openh264enc",
     codec: Codec::H264,
-    hardware: false,
+    device: None,
     convert: CONVERT,
     format: "I420",
     profile: "constrained-baseline",
@@ -156,7 +157,7 @@ pub const OPENH264: Row = Row {
 const NVIDIA: Row = Row {
     element: "nvcudah264enc",
     codec: Codec::H264,
-    hardware: true,
+    device: Some("/dev/nvidiactl"),
     convert: CONVERT,
     format: "NV12",
     profile: "high",
@@ -196,7 +197,7 @@ pub fn row(element: &str) -> Option<&'static Row> {
 /// found to work, in its order). Names that nobody knows are left out.
 pub fn choose(choice: &str, codec: Codec) -> Vec<&'static Row> {
     if choice == "auto" {
-        return ROWS.iter().filter(|row| !row.hardware && row.codec == codec).collect();
+        return ROWS.iter().filter(|row| row.device.is_none() && row.codec == codec).collect();
     }
     choice.split(',').filter_map(|name| row(name.trim())).filter(|row| row.codec == codec).collect()
 }
