@@ -41,7 +41,7 @@ build: packages rust ## Install what is missing and build
 test: packages rust ## Install what the tests need and run them all
 	cargo test --workspace --locked
 
-check: rust ## Format, lints and the tests of the pure ring; seconds when warm
+check: packages rust ## Format, lints and the tests of the pure ring; seconds when warm
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo test --no-default-features --lib --locked

@@ -86,7 +86,8 @@ pub fn examine(ports: &Ports, own_host: Option<u32>) -> Vec<Finding> {
 
 /// What the front cannot start without; takes microseconds.
 pub fn essentials() -> Vec<Finding> {
-    vec![ring(), memlock(), open_files()]
+    // Memory first: where it is short, a ring cannot be made either, and this is the mend.
+    vec![memlock(), ring(), open_files()]
 }
 
 fn ring() -> Finding {
