@@ -41,7 +41,7 @@ build: packages rust ## Install what is missing and build
 test: packages rust ## Install what the tests need and run them all
 	cargo test --workspace --locked
 
-check: rust ## Format, lints and the tests of the pure ring; seconds when warm
+check: packages rust ## Format, lints and the tests of the pure ring; seconds when warm
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo test --no-default-features --lib --locked
@@ -63,8 +63,8 @@ packages:
 	done
 	[ -n "$$missing" ] || exit 0
 	echo "Installing:$$missing"
-	$(APT) update -qq </dev/null
-	$(APT) install -y -qq --no-install-recommends $$missing </dev/null
+	$(APT) update -qq </dev/null >/dev/null
+	$(APT) install -y -qq --no-install-recommends $$missing </dev/null >/dev/null
 
 # The cargo in PATH if it is new enough; else Debian's rustc-web, where that is new enough.
 rust:
@@ -73,12 +73,12 @@ rust:
 	new_enough "$$have" && exit 0
 	debian=$$(apt-cache policy cargo-web 2>/dev/null | sed -n 's/^ *Candidate: //p')
 	if [ -z "$$have" ] && ! new_enough "$$debian"; then
-	  $(APT) update -qq </dev/null
+	  $(APT) update -qq </dev/null >/dev/null
 	  debian=$$(apt-cache policy cargo-web 2>/dev/null | sed -n 's/^ *Candidate: //p')
 	fi
 	if new_enough "$$debian"; then
 	  echo "Installing Rust $$debian"
-	  $(APT) install -y -qq --no-install-recommends rustc-web cargo-web </dev/null
+	  $(APT) install -y -qq --no-install-recommends rustc-web cargo-web </dev/null >/dev/null
 	  exit 0
 	fi
 	echo "Rust $(RUST) or newer is needed; here is $${have:-none}, and Debian has $${debian:-none}." >&2

@@ -14,8 +14,8 @@ use std::time::Duration;
 use cli_support::{Host, PATIENCE, Place, eventually, pids, signal};
 use moonshard::config::{Config, Surroundings};
 use moonshard::ipc::{
-    AppSpec, ClientId, FrontBoot, FrontOrder, FrontReport, SessionBoot, SessionId, SessionPolicy,
-    SessionSpec, ToSession, VERSION,
+    AppSpec, ClientId, FromSession, FrontBoot, FrontOrder, FrontReport, SessionBoot, SessionId,
+    SessionPolicy, SessionSpec, ToSession, VERSION,
 };
 use moonshard::proc::boot;
 use moonshard::proc::link::{Link, LinkError};
@@ -39,6 +39,8 @@ const TESTS: &[Test] = &[
     ("a_front_that_never_serves_ends_the_start", never_serves),
     ("no_session_is_started_twice", twice),
     ("the_front_gets_its_sockets_and_ports", sockets),
+    ("a_real_session_ends_with_the_host", real_session_stopped),
+    ("a_real_session_that_is_killed_leaves_nothing", real_session_killed),
 ];
 
 fn main() -> ExitCode {
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         return match kind.as_str() {
             "serve" => serve(&stage),
             "front" => front(&stage),
+            "session" if stage.join("real").exists() => moonshard::session::main(),
             "session" => session(),
             "probe" => {
                 println!("{{\"encoders\":[]}}");
@@ -55,14 +58,28 @@ fn main() -> ExitCode {
             _ => ExitCode::from(2),
         };
     }
-    let filter = if kind.starts_with('-') { String::new() } else { kind };
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let has_value =
+        |i: usize| i > 0 && ["--test-threads", "--format"].contains(&arguments[i - 1].as_str());
+    let filter = (0..arguments.len())
+        .find(|i| !arguments[*i].starts_with('-') && !has_value(*i))
+        .map_or("", |i| arguments[i].as_str());
     let mut failed: Vec<&str> = Vec::new();
-    for (name, test) in TESTS.iter().filter(|test| test.0.contains(&filter)) {
+    for (name, test) in TESTS.iter().filter(|test| test.0.contains(filter)) {
+        // As test runners ask for it; no test is ignored.
+        if arguments.iter().any(|argument| argument == "--list") {
+            if !arguments.iter().any(|argument| argument == "--ignored") {
+                println!("{name}: test");
+            }
+            continue;
+        }
         let passed = catch_unwind(AssertUnwindSafe(test)).is_ok();
         println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
         failed.extend((!passed).then_some(*name));
     }
-    println!("\n{} failed: {failed:?}", failed.len());
+    if !failed.is_empty() {
+        println!("\n{} failed: {failed:?}", failed.len());
+    }
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -432,5 +449,47 @@ fn sockets() {
     assert!(all.iter().all(|port| *port != 0), "{ports:?}");
     let shards = std::thread::available_parallelism().unwrap().get().min(2);
     assert!([3 * shards + 3, 3 * shards + 6].contains(&stage.fds), "{}", stage.fds);
+    stage.strike();
+}
+
+/// A session as it is, with an app that draws nothing; returns the stage and the session's link.
+fn real_session(n: u64) -> (Stage, Link) {
+    let stage = Stage::set();
+    std::fs::write(stage.place.dir.path().join("real"), "").unwrap();
+    let mut spec = spec(id(n), "sleep");
+    spec.app.command.push("600".into());
+    stage.say(&FrontReport::Spawn { spec: Box::new(spec) });
+    let FrontOrder::SessionSpawned { socket, .. } = stage.order() else { panic!("not spawned") };
+    let link = Link::connect(&socket).unwrap();
+    link.send(&ToSession::Hello { version: VERSION }, &[]).unwrap();
+    let started = || match link.receive_within::<FromSession>(PATIENCE).unwrap().0 {
+        FromSession::Started => Some(()),
+        FromSession::Identity { started, .. } => started.then_some(()),
+        _ => None,
+    };
+    eventually(started);
+    assert!(stage.place.processes().iter().any(|p| p.1.starts_with("sleep 600")));
+    (stage, link)
+}
+
+fn real_session_stopped() {
+    let (mut stage, _link) = real_session(13);
+    stage.host.signal("TERM");
+    assert!(matches!(stage.order(), FrontOrder::Drain));
+    assert_eq!(stage.ended(id(13)).0, "exit 0");
+    signal(stage.front_pid, "KILL");
+    let (code, took) = stage.host.wait();
+    assert_eq!(code, Some(0));
+    assert!(took <= Duration::from_secs(5), "{took:?}");
+    assert_eq!(stage.place.processes(), []);
+    assert!(!stage.place.runtime().exists());
+}
+
+fn real_session_killed() {
+    let (stage, _link) = real_session(14);
+    stage.say(&FrontReport::Kill { session: SessionId(id(14)) });
+    assert_eq!(stage.ended(id(14)).0, "signal 9");
+    let sleeps = || stage.place.processes().iter().any(|p| p.1.starts_with("sleep 600"));
+    eventually(|| (!sleeps()).then_some(()));
     stage.strike();
 }

@@ -3,7 +3,7 @@
 //! Everything is tried or read, nothing is changed. How it looks is the command line's business.
 use std::borrow::Cow;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
@@ -86,7 +86,8 @@ pub fn examine(ports: &Ports, own_host: Option<u32>) -> Vec<Finding> {
 
 /// What the front cannot start without; takes microseconds.
 pub fn essentials() -> Vec<Finding> {
-    vec![ring(), memlock(), open_files()]
+    // Memory first: where it is short, a ring cannot be made either, and this is the mend.
+    vec![memlock(), ring(), open_files()]
 }
 
 fn ring() -> Finding {
@@ -224,16 +225,25 @@ pub fn codec_name(codec: Codec) -> &'static str {
     }
 }
 
-fn render_nodes() -> Finding {
-    const NAME: &str = "render node";
-    let mut nodes: Vec<_> = fs::read_dir("/dev/dri")
-        .into_iter()
-        .flatten()
-        .flatten()
+/// A GPU that could encode is there, whether its driver works or not.
+pub fn has_gpu() -> bool {
+    !nodes().is_empty() || has_nvidia_card() || Path::new("/dev/nvidia0").exists()
+}
+
+/// The render nodes, in order.
+fn nodes() -> Vec<PathBuf> {
+    let entries = fs::read_dir("/dev/dri").into_iter().flatten().flatten();
+    let mut nodes: Vec<_> = entries
         .map(|entry| entry.path())
         .filter(|path| path.to_string_lossy().contains("renderD"))
         .collect();
     nodes.sort();
+    nodes
+}
+
+fn render_nodes() -> Finding {
+    const NAME: &str = "render node";
+    let nodes = nodes();
     let Some(first) = nodes.first() else {
         let detail = "no GPU: pictures are drawn and encoded by the processor";
         let mend = "fit a GPU and its driver; in a container, pass /dev/dri in";
@@ -274,7 +284,7 @@ fn nvidia() -> Finding {
 /// A display or 3D controller (PCI class 03) of vendor 10de.
 fn has_nvidia_card() -> bool {
     let devices = fs::read_dir("/sys/bus/pci/devices").into_iter().flatten().flatten();
-    let read = |path: std::path::PathBuf| fs::read_to_string(path).unwrap_or_default();
+    let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
     devices.map(|device| device.path()).any(|device| {
         read(device.join("vendor")).starts_with("0x10de")
             && read(device.join("class")).starts_with("0x03")

@@ -293,6 +293,7 @@ impl Supervisor {
 
     fn start_front(&mut self) {
         self.front_due = None;
+        self.sockets.revive();
         match Front::start(&self.boot, &self.sockets) {
             // It finds the sessions that run by itself, in their directories.
             Ok(front) => self.front = Some(front),

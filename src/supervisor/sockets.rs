@@ -19,6 +19,9 @@ const DOOR_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// A host that was just killed may still be closing its sockets.
 const TAKEN_PATIENCE: Duration = Duration::from_secs(1);
 
+/// The listeners of a shard, in order.
+const SERVICES: [&str; 3] = ["HTTPS", "HTTP", "RTSP"];
+
 /// A port could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
@@ -54,7 +57,7 @@ impl Sockets {
     pub fn open(wanted: Ports, shards: usize) -> Result<Self, SocketError> {
         let ipv6 = has_ipv6();
         let mut ports = wanted;
-        for (name, port) in [("HTTPS", ports.https), ("HTTP", ports.http), ("RTSP", ports.rtsp)] {
+        for (name, port) in SERVICES.into_iter().zip([ports.https, ports.http, ports.rtsp]) {
             refuse_taken(Protocol::Tcp, name, port, ipv6)?;
         }
         for (name, port) in
@@ -79,6 +82,24 @@ impl Sockets {
             door.push(datagrams("audio", &mut ports.audio, family)?);
         }
         Ok(Self { listeners, door, door_ipv6: ipv6, ports })
+    }
+
+    /// Replaces what a front has shut down: it takes a stalled shard out of the group of its port that
+    /// way, and the listener, which is shared, stays deaf for the next front too. To listen on it again
+    /// would not bring it back into the group (measured on Linux 6.18).
+    pub fn revive(&mut self) {
+        let ports = [self.ports.https, self.ports.http, self.ports.rtsp];
+        for shard in &mut self.listeners {
+            for (old, (name, mut port)) in shard.iter_mut().zip(SERVICES.into_iter().zip(ports)) {
+                if old.is_listener().unwrap_or(false) {
+                    continue;
+                }
+                match listener(name, &mut port, self.door_ipv6) {
+                    Ok(new) => *old = new,
+                    Err(error) => tracing::error!(%error, "a listener cannot be replaced"),
+                }
+            }
+        }
     }
 
     /// In the order of `FrontBoot`.
@@ -249,6 +270,26 @@ mod tests {
         let ports = first.ports;
         drop(first);
         Sockets::open(ports, 1).unwrap();
+    }
+
+    #[test]
+    fn a_listener_that_a_front_shut_down_serves_the_next_one() {
+        let mut sockets = Sockets::open(ANY, 2).unwrap();
+        let stalled = &sockets.listeners[0][1];
+        stalled.shutdown(std::net::Shutdown::Both).unwrap();
+        assert!(stalled.accept().is_err_and(|error| error.kind() == io::ErrorKind::InvalidInput));
+        sockets.revive();
+        let [stalled, other] = [&sockets.listeners[0][1], &sockets.listeners[1][1]];
+        // The port's group hashes by source port: before long each of the two has its share.
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, sockets.ports.http));
+        let mut served = [0, 0];
+        for _ in 0..200 {
+            let _client = std::net::TcpStream::connect(address).unwrap();
+            let accepted = [stalled, other].map(|listener| listener.accept().is_ok());
+            assert_eq!(accepted.iter().filter(|one| **one).count(), 1);
+            served[usize::from(accepted[1])] += 1;
+        }
+        assert!(served[0] > 0 && served[1] > 0, "{served:?}");
     }
 
     #[test]

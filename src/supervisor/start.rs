@@ -88,6 +88,7 @@ fn start(options: Options) -> Result<Option<Supervisor>, String> {
     let facts = Facts {
         addresses: machine::addresses(),
         missing: missing.collect(),
+        gpu: doctor::has_gpu(),
         program: options.program,
     };
     let words = Words::new(began, &config, &probe, facts);

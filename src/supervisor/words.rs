@@ -29,6 +29,8 @@ pub struct Facts {
     pub addresses: Vec<IpAddr>,
     /// Findings that are not ok.
     pub missing: Vec<Finding>,
+    /// There is something that could encode besides the processor.
+    pub gpu: bool,
     /// How people call this program.
     pub program: String,
 }
@@ -54,7 +56,7 @@ pub struct Status {
 
 impl Status {
     fn new(config: &Config, probe: &Result<EncoderReport, String>, facts: Facts) -> Self {
-        let (encoder, encoder_reason) = choice(probe, &config.session.encoder);
+        let (encoder, encoder_reason) = choice(probe, &config.session.encoder, facts.gpu);
         let working = |codec: &Codec| {
             probe.as_ref().is_ok_and(|r| r.encoders.iter().any(|e| e.works && e.codec == *codec))
         };
@@ -233,7 +235,11 @@ fn with_port(address: IpAddr, port: u16) -> String {
 }
 
 /// The encoder that streams will use, and why it is this one or none.
-fn choice(probe: &Result<EncoderReport, String>, wanted: &str) -> (Option<String>, String) {
+fn choice(
+    probe: &Result<EncoderReport, String>,
+    wanted: &str,
+    gpu: bool,
+) -> (Option<String>, String) {
     let report = match probe {
         Ok(report) => report,
         Err(error) => return (None, format!("{error}. `moonshard doctor` tells more")),
@@ -246,7 +252,8 @@ fn choice(probe: &Result<EncoderReport, String>, wanted: &str) -> (Option<String
     if let Some(chosen) = chosen {
         let codec = codec_name(chosen.codec);
         let mut reason = match wanted {
-            "auto" => format!("{codec}, the best that works here"),
+            "auto" if gpu => format!("{codec}, the best that works here"),
+            "auto" => format!("{codec}, on the processor: there is no GPU here"),
             _ => format!("{codec}, as configured"),
         };
         let before = candidates.take_while(|encoder| encoder.name != chosen.name);
@@ -291,14 +298,16 @@ mod tests {
 
     #[test]
     fn the_chosen_encoder_comes_with_its_reason() {
-        let (name, why) = choice(&report(), "auto");
+        let (name, why) = choice(&report(), "auto", true);
+        let (_, no_gpu) = choice(&report(), "auto", false);
+        assert!(no_gpu.contains("no GPU"), "{no_gpu}");
         assert_eq!(name.as_deref(), Some("x264enc"));
         assert!(why.contains("best that works") && why.contains("nvh264enc does not"), "{why}");
-        let (name, why) = choice(&report(), "nvh264enc");
+        let (name, why) = choice(&report(), "nvh264enc", true);
         assert!(name.is_none() && why.contains("no such device"), "{why}");
-        let (name, why) = choice(&report(), "none");
+        let (name, why) = choice(&report(), "none", true);
         assert!(name.is_none() && why.contains("`none`, as configured"), "{why}");
-        let (name, why) = choice(&Err("it crashed".into()), "auto");
+        let (name, why) = choice(&Err("it crashed".into()), "auto", true);
         assert!(name.is_none() && why.contains("it crashed"), "{why}");
     }
 
@@ -315,6 +324,7 @@ mod tests {
         let facts = Facts {
             addresses: vec!["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()],
             missing: vec![missing],
+            gpu: true,
             program: "target/release/moonshard".into(),
         };
         Words { style: Style::plain(), ..Words::new(Instant::now(), &config, &report(), facts) }
