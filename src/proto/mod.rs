@@ -15,6 +15,7 @@ pub mod input;
 pub mod keymap;
 pub mod launch;
 pub mod pairing;
+pub mod pattern;
 pub mod ping;
 pub mod reader;
 pub mod rtsp;
