@@ -37,7 +37,7 @@ impl Bench {
         let freed: Arc<Mutex<Vec<(FrameNote, Fate)>>> = Arc::default();
         let list = freed.clone();
         let told: Freed = Arc::new(move |note, fate| list.lock().unwrap().push((note, fate)));
-        let chain = Pipeline::start(row, spec, slots, 2, told).map_err(|(e, _)| e)?;
+        let chain = Pipeline::start(row, spec, &slots, 2, told)?;
         Ok(Self { canvas, chain, freed, seq: 0 })
     }
 

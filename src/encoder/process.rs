@@ -106,7 +106,7 @@ fn start_chain(
 ) -> Result<Pipeline, String> {
     let spec = &boot.spec.video;
     media::start().map_err(|e| e.to_string())?;
-    let mut slots = Slots::new(boot.ring, slots).map_err(|e| e.to_string())?;
+    let slots = Slots::new(boot.ring, slots).map_err(|e| e.to_string())?;
     let rows = table::choose(&boot.encoder, spec.codec);
     if rows.is_empty() {
         let reason = format!("no encoder `{}` for {:?} is known", boot.encoder, spec.codec);
@@ -114,12 +114,11 @@ fn start_chain(
     }
     let mut reasons = Vec::new();
     for row in rows {
-        match Pipeline::start(row, spec, slots, cores, freed.clone()) {
+        match Pipeline::start(row, spec, &slots, cores, freed.clone()) {
             Ok(chain) => return Ok(chain),
-            Err((error, kept)) => {
+            Err(error) => {
                 tracing::warn!(encoder = row.element, %error, "passed over");
                 reasons.push(error.to_string());
-                slots = kept;
             }
         }
     }

@@ -67,13 +67,13 @@ pub fn sps(access_unit: &[u8]) -> Option<Sps> {
     }
     let references_max = bits.golomb()?;
     bits.flag()?; // gaps allowed
-    (bits.golomb()?, bits.golomb()?); // size in macroblocks
+    bits.skip_golombs(2)?; // size in macroblocks
     if !bits.flag()? {
         bits.flag()?; // interlaced: adaptive
     }
     bits.flag()?; // direct_8x8_inference
     if bits.flag()? {
-        (0..4).try_for_each(|_| bits.golomb().map(drop))?; // cropping
+        bits.skip_golombs(4)?; // cropping
     }
     let mut sps =
         Sps { profile, constraints, level, references_max, colour: None, restrictions: None };
@@ -101,10 +101,10 @@ fn vui(bits: &mut Bits<'_>, sps: &mut Sps) -> Option<()> {
         sps.colour = Some(Colour { is_full_range, description });
     }
     if bits.flag()? {
-        (bits.golomb()?, bits.golomb()?); // chroma location
+        bits.skip_golombs(2)?; // chroma location
     }
     if bits.flag()? {
-        (bits.number(32)?, bits.number(32)?, bits.flag()?); // timing
+        bits.skip(65)?; // timing
     }
     let (nal, vcl) = (hrd(bits)?, hrd(bits)?);
     if nal || vcl {
@@ -113,7 +113,7 @@ fn vui(bits: &mut Bits<'_>, sps: &mut Sps) -> Option<()> {
     bits.flag()?; // pic_struct
     if bits.flag()? {
         bits.flag()?; // motion vectors over boundaries
-        (0..4).try_for_each(|_| bits.golomb().map(drop))?; // bytes, bits, vector lengths
+        bits.skip_golombs(4)?; // bytes, bits, vector lengths
         sps.restrictions = Some((bits.golomb()?, bits.golomb()?));
     }
     Some(())
@@ -127,7 +127,8 @@ fn hrd(bits: &mut Bits<'_>) -> Option<bool> {
     let schedules = bits.golomb()?;
     bits.number(8)?;
     for _ in 0..=schedules.min(31) {
-        (bits.golomb()?, bits.golomb()?, bits.flag()?);
+        bits.skip_golombs(2)?;
+        bits.flag()?;
     }
     bits.number(20)?;
     Some(true)
@@ -179,6 +180,14 @@ impl Bits<'_> {
         (0..count).try_fold(0u32, |n, _| Some(n << 1 | u32::from(self.flag()?)))
     }
 
+    fn skip(&mut self, count: u32) -> Option<()> {
+        (0..count).try_for_each(|_| self.flag().map(drop))
+    }
+
+    fn skip_golombs(&mut self, count: u32) -> Option<()> {
+        (0..count).try_for_each(|_| self.golomb().map(drop))
+    }
+
     /// Exp-Golomb, unsigned.
     fn golomb(&mut self) -> Option<u32> {
         let mut zeros = 0;
@@ -194,7 +203,7 @@ impl Bits<'_> {
 mod tests {
     use super::*;
 
-    /// From x264 by way of GStreamer: 640x360, constrained baseline, BT.601.
+    /// From OpenH264 by way of GStreamer: 640x360, constrained baseline.
     const OPENH264: [u8; 34] = [
         0, 0, 0, 1, 0x67, 0x42, 0xc0, 0x1f, 0x8c, 0x8d, 0x40, 0x50, 0x17, 0xfc, 0xb0, 0x0f, 0x08,
         0x84, 0x6a, 0, 0, 0, 1, 0x68, 0xce, 0x3c, 0x80, 0, 0, 0, 1, 0x65, 0xb8, 0,

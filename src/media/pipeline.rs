@@ -85,37 +85,31 @@ impl Pipeline {
     /// thrown away. `cores`: how many this process may use.
     ///
     /// # Errors
-    /// Why this encoder cannot serve the stream; another may. The slots come back with the reason.
+    /// Why this encoder cannot serve the stream; another may.
     pub fn start(
         row: &Row,
         spec: &VideoSpec,
-        slots: Slots,
+        slots: &Slots,
         cores: usize,
         freed: Freed,
-    ) -> Result<Self, (MediaError, Slots)> {
-        match Self::build(row, spec, &slots, cores) {
-            Ok(parts) => {
-                let pipeline = Self {
-                    row: *row,
-                    spec: spec.clone(),
-                    cores,
-                    slots,
-                    freed,
-                    pipeline: parts.0,
-                    source: parts.1,
-                    encoder: parts.2,
-                    sink: parts.3,
-                    flights: Arc::default(),
-                    fault: Arc::default(),
-                };
-                pipeline.watch();
-                match pipeline.run_trial() {
-                    Ok(()) => Ok(pipeline),
-                    Err(e) => Err((e, pipeline.slots.clone())),
-                }
-            }
-            Err(e) => Err((e, slots)),
-        }
+    ) -> Result<Self, MediaError> {
+        let (pipeline, source, encoder, sink) = Self::build(row, spec, slots, cores)?;
+        let chain = Self {
+            row: *row,
+            spec: spec.clone(),
+            cores,
+            slots: slots.clone(),
+            freed,
+            pipeline,
+            source,
+            encoder,
+            sink,
+            flights: Arc::default(),
+            fault: Arc::default(),
+        };
+        chain.watch();
+        chain.run_trial()?;
+        Ok(chain)
     }
 
     fn build(

@@ -101,8 +101,8 @@ impl Trial {
         }
         let fds = files.iter().map(|f| Ok(f.try_clone()?.into())).collect::<Result<_, _>>();
         let slots = Slots::new(ring, fds.map_err(system)?)?;
-        let chain = Pipeline::start(row, &spec, slots, 1, Arc::new(|_, _| ()));
-        let chain = chain.map_err(|(error, _)| match error {
+        let chain = Pipeline::start(row, &spec, &slots, 1, Arc::new(|_, _| ()));
+        let chain = chain.map_err(|error| match error {
             MediaError::Missing { ref element, .. } if element == row.element => {
                 Failure::Missing(error)
             }
