@@ -1,3 +1,4 @@
+//! The configuration: texts in, values or places of faults out.
 use super::*;
 
 fn around() -> Surroundings {

@@ -1,3 +1,4 @@
+//! UDP on loopback: the door's sockets, connected ones, every way of sending.
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,3 +1,4 @@
+//! Audio packets against the recorded ones, and what a receiver repairs.
 use proptest::prelude::*;
 use serde_json::Value;
 

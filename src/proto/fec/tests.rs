@@ -1,3 +1,4 @@
+//! The codes against the recorded parity, on every kernel.
 use super::vectors::{array, hex, load, number, unhex};
 use super::*;
 use proptest::prelude::*;

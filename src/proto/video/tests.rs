@@ -1,3 +1,4 @@
+//! Video packets against the recorded ones, and what a receiver repairs.
 use std::ops::Range;
 
 use proptest::prelude::*;
