@@ -1,6 +1,7 @@
 //! A child process with one owner: a pidfd to wait for, signals that reach only it, reaped for sure.
 //!
 //! Dropping a child kills its process group and reaps it, so that no path leaves a zombie.
+#![expect(unsafe_code, reason = "a system call in a child before it runs its program")]
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -30,6 +31,19 @@ impl std::fmt::Display for Exit {
             Self::Signal(signal) => write!(f, "signal {signal}"),
         }
     }
+}
+
+/// Starts a program of others that is killed when this thread ends, however it ends.
+pub fn spawn_dying_with_us(mut command: std::process::Command) -> io::Result<Child> {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: one async-signal-safe system call between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            Ok(())
+        });
+    }
+    Child::new(command.spawn()?)
 }
 
 impl Child {
@@ -79,6 +93,11 @@ impl Child {
                 Some(Exit::Code(-1))
             }
         }
+    }
+
+    /// It has ended and was reaped, here or by somebody else.
+    pub fn was_reaped(&self) -> bool {
+        self.reaped
     }
 
     /// Waits at most `wait` for the end.
