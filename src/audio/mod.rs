@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use crate::proto::secret::SessionKey;
 use crate::proto::stream::AudioSpec;
 
+pub mod player;
+
 /// How to make a session's sound.
 #[derive(Clone, Debug)]
 pub struct AudioConfig {
