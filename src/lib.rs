@@ -32,10 +32,14 @@ pub mod proc;
 pub mod shard;
 #[cfg(feature = "host")]
 pub mod tls;
+#[cfg(feature = "host")]
+pub mod wayland;
 
 // Processes: one binary, four kinds, and the programs beside them.
 #[cfg(feature = "host")]
 pub mod cli;
+#[cfg(feature = "host")]
+pub mod desktop_app;
 #[cfg(feature = "host")]
 pub mod encoder;
 #[cfg(feature = "host")]

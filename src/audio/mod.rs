@@ -45,6 +45,8 @@ const READY: Duration = Duration::from_secs(1);
 /// How long the end waits for the thread.
 const JOIN: Duration = Duration::from_secs(2);
 
+pub mod player;
+
 /// How to make a session's sound.
 #[derive(Clone, Debug)]
 pub struct AudioConfig {

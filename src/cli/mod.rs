@@ -121,6 +121,7 @@ pub fn main() -> ExitCode {
         Some("front") => return crate::front::main(),
         Some("session") => return crate::session::main(),
         Some("encoder") => return crate::encoder::main(),
+        Some("desktop") => return crate::desktop_app::main(),
         Some("pattern") => return crate::pattern::main(),
         Some("probe") => return crate::media::probe(),
         _ => {}

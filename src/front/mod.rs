@@ -13,7 +13,7 @@ pub mod core;
 pub mod counters;
 mod door;
 mod facts;
-mod font;
+pub(crate) mod font;
 mod gate;
 mod links;
 mod machine;

@@ -23,7 +23,7 @@ mod process;
 #[cfg(feature = "host")]
 mod run;
 #[cfg(feature = "host")]
-mod signals;
+pub(crate) mod signals;
 
 #[cfg(feature = "host")]
 pub use process::main;

@@ -1,0 +1,2 @@
+//! placeholder
+pub fn main() -> std::process::ExitCode { std::process::ExitCode::FAILURE }
