@@ -154,9 +154,12 @@ impl Core {
         })
     }
 
-    /// Tells the host new facts about the machine.
+    /// Tells the host new facts about the machine; another time, if it is busy: the thread that
+    /// watches over the shards must not be held up by what holds them up.
     pub fn learn(&self, facts: HostFacts) {
-        self.lock().machine.learn(facts);
+        if let Ok(mut inner) = self.inner.try_lock() {
+            inner.machine.learn(facts);
+        }
     }
 
     /// For the bus: what is to be done, in order, and when the host wants to be woken.

@@ -30,6 +30,7 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use self::announce::Announcement;
@@ -53,6 +54,8 @@ use crate::tls::identity::Identity;
 
 /// How often the main thread looks at shards and summons.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long the threads may take to end; a hanging disk or a stuck lock is not waited for.
+const JOIN_MAX: Duration = Duration::from_secs(2);
 /// How often the machine's addresses are read again.
 const FACTS_EVERY: Duration = Duration::from_secs(30);
 
@@ -77,6 +80,9 @@ pub enum FrontError {
     /// A shard stood still and turns again, but without its listeners: another front gets them back.
     #[error("shard {0} stood still")]
     Stalled(usize),
+    /// A thread ended by a bug.
+    #[error("the {0} thread is lost")]
+    Thread(&'static str),
     /// A shard accepts no more on one of its listeners; another front listens anew.
     #[error("shard {0} accepts no more connections")]
     Closed(usize),
@@ -182,15 +188,19 @@ fn run() -> Result<(), FrontError> {
     let bus_thread = bus::spawn(bus).map_err(system("bus thread"))?;
     let announcement = announce(&config.host_name, config.ports.http, config.mdns);
 
-    let ended = supervise(&core, &mut reception, &summoned, &codecs);
+    let threads = [("bus", bus_thread), ("store", store_thread), ("door", door_thread)];
+    let ended = supervise(&core, &mut reception, &threads, &summoned, &codecs);
     drop(announcement);
     door_stop.stop();
-    if !matches!(ended, Err(FrontError::Shard(_) | FrontError::Orphaned)) {
+    if !matches!(ended, Err(FrontError::Shard(_) | FrontError::Thread(_) | FrontError::Orphaned)) {
         reception.drain();
     }
     // The bus holds the store's queue: what was given to the store is still written.
     bus_stop.stop();
-    let _ = (bus_thread.join(), store_thread.join(), door_thread.join());
+    let patience = now() + JOIN_MAX;
+    while now() < patience && !threads.iter().all(|(_, thread)| thread.is_finished()) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     ended
 }
 
@@ -198,6 +208,7 @@ fn run() -> Result<(), FrontError> {
 fn supervise(
     core: &Core,
     reception: &mut Reception,
+    threads: &[(&'static str, JoinHandle<()>)],
     summoned: &Receiver<Summons>,
     codecs: &CodecSupport,
 ) -> Result<(), FrontError> {
@@ -213,6 +224,9 @@ fn supervise(
         }
         if let Some(end) = reception.shards().next_end(Duration::ZERO) {
             return Err(FrontError::Shard(end.shard));
+        }
+        if let Some((name, _)) = threads.iter().find(|(_, thread)| thread.is_finished()) {
+            return Err(FrontError::Thread(name));
         }
         if let Some(shard) = reception.find_closed() {
             return Err(FrontError::Closed(shard));

@@ -201,7 +201,7 @@ impl Reception {
     /// No new connections. What is in progress may finish: answers at once, waiting calls for a moment.
     /// True if everything ended in time.
     pub fn drain(&mut self) -> bool {
-        tracing::info!(calls = self.core.calls_waiting(), "draining");
+        tracing::info!("draining");
         let start = now();
         self.outsides.iter_mut().filter_map(|o| o.drain.take()).for_each(|d| _ = d.send(()));
         let mut left = self.shards.vitals().len();

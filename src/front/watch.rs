@@ -8,7 +8,7 @@ use crate::shard::BEAT_EVERY;
 use crate::time::Time;
 
 /// Silence after which a shard counts as stalled.
-const STALLED: Duration = Duration::from_millis(800);
+const STALLED: Duration = Duration::from_millis(700);
 /// Silence after which it is given up.
 const LOST: Duration = Duration::from_secs(5);
 
@@ -100,7 +100,7 @@ mod tests {
         for ms in (0..=5_250).step_by(250) {
             said.extend(watch.look(&[pulse(0), pulse(ms)], at(ms)).into_iter().map(|v| (ms, v)));
         }
-        assert_eq!(said[0], (1_000, (0, Verdict::Stalled)));
+        assert_eq!(said[0], (750, (0, Verdict::Stalled)));
         assert_eq!(said[1], (5_000, (0, Verdict::Lost)));
         assert!(said.iter().all(|(_, (shard, _))| *shard == 0));
     }
