@@ -1,2 +1,4 @@
 //! placeholder
-pub fn main() -> std::process::ExitCode { std::process::ExitCode::FAILURE }
+pub fn main() -> std::process::ExitCode {
+    std::process::ExitCode::FAILURE
+}
