@@ -1,3 +1,4 @@
+//! Defaults, refusals with their place in the file, and that printing reads back the same.
 use super::*;
 
 fn around() -> Surroundings {

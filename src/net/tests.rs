@@ -1,3 +1,4 @@
+//! Real sockets on loopback: send bounds, segmentation, hand-over from the door.
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};

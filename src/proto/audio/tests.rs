@@ -1,3 +1,4 @@
+//! Golden packets byte for byte, and receivers under loss and reordering.
 use proptest::prelude::*;
 use serde_json::Value;
 

@@ -1,3 +1,4 @@
+//! Parity against the golden bytes, and every pattern of loss that can be mended.
 use super::vectors::{array, hex, load, number, unhex};
 use super::*;
 use proptest::prelude::*;

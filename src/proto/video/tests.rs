@@ -1,3 +1,4 @@
+//! Golden frames byte for byte, and a receiver under loss, reordering and forgery.
 use std::ops::Range;
 
 use proptest::prelude::*;
