@@ -411,8 +411,10 @@ fn handshake(bench: &mut Bench, vector: &Value, encrypted: bool) -> SessionId {
     let granted = grant(&effects);
     let key = crate::proto::secret::SessionKey(key_byte.try_into().unwrap());
     let mut token = String::new();
-    for (number, exchange) in vector["exchanges"].as_array().unwrap().iter().enumerate() {
-        let request = text(&exchange["request"]["plaintext"]);
+    let exchanges = vector.get("exchanges").or(vector.get("messages")).unwrap();
+    for (number, exchange) in exchanges.as_array().unwrap().iter().enumerate() {
+        let request = &exchange["request"];
+        let request = text(request.get("plaintext").unwrap_or(request));
         let request = request.replace("DEADBEEFCAFE", &token);
         // Clients count on over launches: this one begins at 8.
         let sequence = 8 + u32::try_from(number).unwrap();

@@ -379,6 +379,9 @@ impl World {
     // --- the host -------------------------------------------------------------------------------
 
     fn tell_host(&mut self, event: Event) {
+        if let Event::CallGone { call } = &event {
+            self.calls.remove(call);
+        }
         self.note(&event);
         let mut effects = Vec::new();
         self.host.handle(event, self.now, &mut self.entropy, &mut effects);
