@@ -415,6 +415,7 @@ impl Sessions {
         if self.ended.contains(&id) {
             return;
         }
+        let twin = self.of_client(spec.client).filter(|_| !self.all.contains_key(&id));
         let until = cx.now + Duration::from_millis(config.limits.launch_ms);
         let known = self.all.entry(id).or_insert_with(|| {
             let mut adopted = Session::new(spec, State::Starting { until }, cx.now);
@@ -427,8 +428,34 @@ impl Sessions {
         known.pid = Some(pid);
         if started && matches!(known.state, State::Starting { .. }) {
             known.state = State::Running;
-            self.serve_waiting(id, config, cx);
         }
+        if let Some(twin) = twin {
+            self.settle_twins(id, twin, config, cx);
+        }
+        self.serve_all(config, cx);
+    }
+
+    /// A launch came before the word of the client's old session did: the game that runs is kept, if it
+    /// is the same one, and who waits gets it; else the newer wish wins.
+    fn settle_twins(
+        &mut self,
+        old: SessionId,
+        new: SessionId,
+        config: &Config,
+        cx: &mut Context<'_>,
+    ) {
+        let same = self.all[&old].spec.app.id == self.all[&new].spec.app.id;
+        let starts = matches!(self.all[&new].state, State::Starting { .. });
+        let loser = if same && starts && self.all[&old].state == State::Running {
+            let waiting = self.all.get_mut(&new).map(|s| std::mem::take(&mut s.waiting));
+            if let Some(session) = self.all.get_mut(&old) {
+                session.waiting.extend(waiting.unwrap_or_default());
+            }
+            new
+        } else {
+            old
+        };
+        self.stop_session(loser, "this device has another session", config, cx);
     }
 
     /// Tells every waiting launch of the session why nothing comes of it.
