@@ -15,7 +15,7 @@ impl World {
         };
         self.calls.insert(call, Call { client, wish, until: self.now + ms(limit_ms), key });
         if self.fault(40) {
-            self.to_host(8_000, Event::CallGone { call });
+            self.host_hears(8_000, Event::CallGone { call });
         }
         call
     }
@@ -31,7 +31,7 @@ impl World {
             certificate: Some(self.players[player].certificate.clone()),
             tls: true,
         };
-        self.to_host(30, Event::Http { call, caller, request });
+        self.host_hears(30, Event::Http { call, caller, request });
     }
 
     /// A client does what comes to its mind, and thinks of something again later.
@@ -88,7 +88,7 @@ impl World {
     fn rtsp_wire(&mut self, player: usize, wish: Wish, wire: Vec<u8>) {
         let call = self.call(player, wish, 21_000);
         let event = Event::Rtsp { call, peer: self.source(player), local: local(48_010), wire };
-        self.to_host(30, event);
+        self.host_hears(30, event);
     }
 
     fn exchange(&mut self, player: usize, exchange: usize) {
@@ -219,7 +219,7 @@ impl World {
             _ => AdminRequest::Sessions,
         };
         self.number += 1;
-        self.to_host(10, Event::Admin { id: self.number, request });
+        self.host_hears(10, Event::Admin { id: self.number, request });
     }
 
     // --- the rules ------------------------------------------------------------------------------

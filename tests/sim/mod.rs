@@ -391,7 +391,7 @@ impl World {
         }
     }
 
-    fn to_host(&mut self, within_ms: u64, event: Event) {
+    fn host_hears(&mut self, within_ms: u64, event: Event) {
         self.soon(within_ms, Happening::Host(self.generation, Box::new(event)));
     }
 
@@ -407,7 +407,7 @@ impl World {
                     self.disk.remove(&client);
                     self.at(self.now + ms(1_000), Happening::MustBeDark(client));
                 }
-                self.to_host(50, Event::ClientErased { client, result });
+                self.host_hears(50, Event::ClientErased { client, result });
             }
             Effect::Spawn { spec } => self.spawn(*spec),
             Effect::Kill { session } => {
@@ -423,7 +423,7 @@ impl World {
         let session = spec.id;
         if self.fault(12) {
             let result = Err("fork failed".into());
-            return self.to_host(30, Event::SessionSpawned { session, result });
+            return self.host_hears(30, Event::SessionSpawned { session, result });
         }
         let process = Process {
             life: Life::new(spec, self.now),
@@ -432,7 +432,7 @@ impl World {
             encoder: 0,
         };
         self.processes.insert(session, process);
-        self.to_host(30, Event::SessionSpawned { session, result: Ok(()) });
+        self.host_hears(30, Event::SessionSpawned { session, result: Ok(()) });
         self.introduce(session);
         if self.fault(15) {
             let reason = "no display".into();
@@ -464,7 +464,7 @@ impl World {
             }
         }
         if self.fault(60) {
-            return self.to_host(5, Event::SessionDeaf { session });
+            return self.host_hears(5, Event::SessionDeaf { session });
         }
         let delay = Duration::from_micros(1 + self.schedule.below(20_000));
         let Some(process) = self.processes.get_mut(&session) else { return };
@@ -551,7 +551,7 @@ impl World {
     fn session_ends(&mut self, session: SessionId, status: &str) {
         if self.processes.remove(&session).is_some() {
             let (status, last_words) = (status.to_owned(), "gone".to_owned());
-            self.to_host(20, Event::SessionExited { session, status, last_words });
+            self.host_hears(20, Event::SessionExited { session, status, last_words });
         }
     }
 
