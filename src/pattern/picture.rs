@@ -2,11 +2,14 @@
 use std::f64::consts::TAU;
 
 use super::{SECOND_NS, is_lit};
-use crate::proto::pattern::{ANSWERS, BAND_DIVISOR, CELLS, Field, answer_field, cells, flash_field};
+use crate::proto::pattern::{
+    ANSWERS, BAND_DIVISOR, CELLS, Field, answer_field, cells, flash_field,
+};
 use crate::wayland::canvas::{Area, Canvas, PIXEL_BYTES, coverage, mix};
 use crate::wayland::text::{Face, Font};
 
-const BARS: [u32; 7] = [0xBF_BF_BF, 0xBF_BF_00, 0x00_BF_BF, 0x00_BF_00, 0xBF_00_BF, 0xBF_00_00, 0x00_00_BF];
+const BARS: [u32; 7] =
+    [0xBF_BF_BF, 0xBF_BF_00, 0x00_BF_BF, 0x00_BF_00, 0xBF_00_BF, 0xBF_00_00, 0x00_00_BF];
 const PANEL: u32 = 0x12_16_1C;
 const BRIGHT: u32 = 0xF2_F4_F8;
 const FAINT: u32 = 0x9A_A4_B2;
@@ -175,7 +178,8 @@ impl Picture {
         self.digits.draw(canvas, (counter.x, baseline), ACCENT, &moment.counter.to_string());
         let baseline = time.y + (time.height + self.small.capital_height()) / 2;
         let (hours, minutes, seconds) = moment.time;
-        let text = format!("{hours:02}:{minutes:02}:{seconds:02}   press a key: the colour goes on");
+        let text =
+            format!("{hours:02}:{minutes:02}:{seconds:02}   press a key: the colour goes on");
         self.small.draw(canvas, (time.x, baseline), FAINT, &text);
     }
 
@@ -341,7 +345,8 @@ mod tests {
                 let at = |x: u32, y: u32| ((y * width + x) * 4) as usize;
                 let luma = |x, y| bytes[at(x, y) + 1];
                 assert_eq!(read_counter(width, height, luma), Some(counter * 3));
-                let centre = |field: Field| at(field.x + field.width / 2, field.y + field.height / 2);
+                let centre =
+                    |field: Field| at(field.x + field.width / 2, field.y + field.height / 2);
                 let answer = &bytes[centre(answer_field(width, height))..];
                 assert_eq!(answer_of(answer[2], answer[1], answer[0]), Some(moment.answer));
                 let flash = bytes[centre(flash_field(width, height))] == 255;

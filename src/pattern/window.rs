@@ -14,9 +14,7 @@ use smithay_client_toolkit::{
     delegate_xdg_shell, delegate_xdg_window, registry_handlers,
 };
 use wayland_client::globals::registry_queue_init;
-use wayland_client::protocol::{
-    wl_keyboard, wl_output, wl_pointer, wl_seat, wl_surface, wl_touch,
-};
+use wayland_client::protocol::{wl_keyboard, wl_output, wl_pointer, wl_seat, wl_surface, wl_touch};
 use wayland_client::{Connection, Dispatch, QueueHandle, WEnum};
 
 use super::picture::{Moment, Picture, Shown};
@@ -114,8 +112,7 @@ impl Pattern {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let moment = Moment {
             counter: self.counter.wrapping_add(1),
-            monotonic_ns: now.tv_sec.unsigned_abs() * super::SECOND_NS
-                + now.tv_nsec.unsigned_abs(),
+            monotonic_ns: now.tv_sec.unsigned_abs() * super::SECOND_NS + now.tv_nsec.unsigned_abs(),
             answer: self.answer,
             time: local_time::now(),
         };
