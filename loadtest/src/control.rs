@@ -1,112 +1,175 @@
-//! The control connection: ENet on 48 channels, sealed messages, pings.
-use std::net::{SocketAddr, UdpSocket};
+//! The control stream: ENet to the host, sealed messages both ways.
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use moonshard::proto::control::{Direction, Feedback, Message, OpenWindow, SealedSender, Version};
 use moonshard::proto::input::InputEvent;
 use moonshard::proto::secret::SessionKey;
-use rusty_enet::{EventNoRef, Host, HostSettings, Packet, PeerID};
+use rusty_enet::{EventNoRef, Host, HostSettings, MTU_MAX, Packet, PacketReceived, PeerID, Socket};
 
-const CHANNELS: usize = 48;
+const CONNECT_WAIT: Duration = Duration::from_secs(10);
+const GOODBYE_WAIT: Duration = Duration::from_secs(2);
 const PING_EVERY: Duration = Duration::from_millis(100);
+const CHANNELS: usize = 48;
+const MTU: u16 = 900;
+const GENERIC: u8 = 0;
+const URGENT: u8 = 1;
 
-/// What the host said.
-pub enum Heard {
-    Connected,
-    Disconnected,
-    Termination(u32),
+/// The control stream cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    #[error("control stream: {0}")]
+    Socket(#[from] io::Error),
+    #[error("the host does not answer on the control port")]
+    NoAnswer,
 }
 
-/// The connection of one stream.
+/// What came from the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It said so, with this code.
+    Terminated(u32),
+    /// ENet ended without a word, or it timed out.
+    Disconnected,
+}
+
+struct Wire(UdpSocket);
+
+impl Socket for Wire {
+    type Address = ();
+    type Error = io::Error;
+
+    fn send(&mut self, (): (), datagram: &[u8]) -> io::Result<usize> {
+        // A refused port shows in the timeout.
+        Ok(self.0.send(datagram).unwrap_or(0))
+    }
+
+    fn receive(&mut self, buffer: &mut [u8; MTU_MAX]) -> io::Result<Option<((), PacketReceived)>> {
+        let Ok(length) = self.0.recv(buffer) else { return Ok(None) };
+        Ok(Some(((), PacketReceived::Complete(length))))
+    }
+}
+
+/// A UDP socket of this client, connected to one port of the host.
+pub fn udp(to: SocketAddr) -> io::Result<UdpSocket> {
+    let from = match to {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let socket = UdpSocket::bind(from)?;
+    socket.connect(to)?;
+    Ok(socket)
+}
+
+/// The connected stream.
 pub struct Control {
-    host: Host<UdpSocket>,
-    peer: PeerID,
-    sender: SealedSender,
-    window: OpenWindow,
-    connected: bool,
+    host: Host<Wire>,
+    sealer: SealedSender,
+    opener: OpenWindow,
     next_ping: Instant,
+    pub ended: Option<Ended>,
+    /// Messages of the host that did not open.
+    pub unopened: u64,
 }
 
 impl Control {
+    /// Connects, and says that the client is ready.
     pub fn connect(
-        local: SocketAddr,
         to: SocketAddr,
         data: u32,
         key: &SessionKey,
-        v2: bool,
-    ) -> Result<Self, String> {
-        let socket = UdpSocket::bind(local).map_err(|e| e.to_string())?;
-        socket.set_nonblocking(true).map_err(|e| e.to_string())?;
+        version: Version,
+    ) -> Result<Self, ControlError> {
+        let socket = udp(to)?;
+        socket.set_nonblocking(true)?;
         let settings =
-            HostSettings { peer_limit: 1, channel_limit: CHANNELS, ..HostSettings::default() };
-        let mut host = Host::new(socket, settings).map_err(|e| format!("{e:?}"))?;
-        let peer = host.connect(to, CHANNELS, data).map_err(|e| format!("{e:?}"))?;
+            HostSettings { peer_limit: 1, channel_limit: CHANNELS, ..Default::default() };
+        let broken = |_| ControlError::NoAnswer;
+        let mut host = Host::new(Wire(socket), settings).map_err(|_| ControlError::NoAnswer)?;
+        host.set_mtu(MTU).map_err(|_| ControlError::NoAnswer)?;
+        let peer = host.connect((), CHANNELS, data).map_err(|_| ControlError::NoAnswer)?;
         peer.set_timeout(2, 10_000, 10_000);
-        let peer = peer.id();
-        let version = if v2 { Version::V2 } else { Version::V1 };
-        Ok(Self {
+        let mut control = Self {
             host,
-            peer,
-            sender: SealedSender::new(key.clone(), version, Direction::ClientToHost),
-            window: OpenWindow::new(key.clone(), version, Direction::HostToClient),
-            connected: false,
+            sealer: SealedSender::new(key.clone(), version, Direction::ClientToHost),
+            opener: OpenWindow::new(key.clone(), version, Direction::HostToClient),
             next_ping: Instant::now(),
-        })
+            ended: None,
+            unopened: 0,
+        };
+        let deadline = Instant::now() + CONNECT_WAIT;
+        while !control.service().map_err(broken)? {
+            if Instant::now() > deadline || control.ended.is_some() {
+                return Err(ControlError::NoAnswer);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        control.send(GENERIC, &Message::RequestIdr);
+        control.send(GENERIC, &Message::StartB);
+        control.send(GENERIC, &Message::Input(&InputEvent::EnableHaptics(true).write()));
+        Ok(control)
     }
 
-    /// Moves ENet on; gives what the host said.
-    pub fn turn(&mut self) -> Result<Vec<Heard>, String> {
-        let mut heard = Vec::new();
-        if self.connected && Instant::now() >= self.next_ping {
-            self.next_ping = Instant::now() + PING_EVERY;
-            self.send(0, true, &Message::Ping);
-        }
-        while let Some(event) = self.host.service().map_err(|e| format!("{e:?}"))? {
-            match event.no_ref() {
-                EventNoRef::Connect { .. } => {
-                    self.connected = true;
-                    heard.push(Heard::Connected);
-                }
+    /// Takes what came and sends what is due. Whether the connection was made now.
+    pub fn service(&mut self) -> io::Result<bool> {
+        let mut connected = false;
+        while let Some(event) = self.host.service()?.map(rusty_enet::Event::no_ref) {
+            match event {
+                EventNoRef::Connect { .. } => connected = true,
                 EventNoRef::Disconnect { .. } => {
-                    self.connected = false;
-                    heard.push(Heard::Disconnected);
+                    self.ended.get_or_insert(Ended::Disconnected);
                 }
-                EventNoRef::Receive { packet, .. } => {
-                    let Ok(inner) = self.window.open(packet.data()) else { continue };
-                    if let Some(Feedback::Termination { code }) =
-                        Feedback::parse(inner.kind, inner.payload())
-                    {
-                        heard.push(Heard::Termination(code));
-                    }
-                }
+                EventNoRef::Receive { packet, .. } => self.hear(packet.data()),
             }
         }
-        Ok(heard)
+        Ok(connected)
     }
 
-    pub fn send(&mut self, channel: u8, reliable: bool, message: &Message<'_>) {
-        let Ok(sealed) = self.sender.seal(&message.write()) else { return };
-        let packet = match reliable {
-            true => Packet::reliable(&sealed[..]),
-            false => Packet::unreliable(&sealed[..]),
+    fn hear(&mut self, packet: &[u8]) {
+        let Ok(inner) = self.opener.open(packet) else {
+            self.unopened += 1;
+            return;
         };
-        let _ = self.host.peer_mut(self.peer).send(channel, &packet);
+        if let Some(Feedback::Termination { code }) = Feedback::parse(inner.kind, inner.payload()) {
+            self.ended.get_or_insert(Ended::Terminated(code));
+        }
+    }
+
+    /// To be called often: pings every 100 ms.
+    pub fn tick(&mut self) -> io::Result<()> {
+        self.service()?;
+        if Instant::now() >= self.next_ping && self.ended.is_none() {
+            self.next_ping = Instant::now() + PING_EVERY;
+            self.send(GENERIC, &Message::Ping);
+        }
+        Ok(())
+    }
+
+    pub fn urgent(&mut self, message: &Message<'_>) {
+        self.send(URGENT, message);
     }
 
     pub fn input(&mut self, event: &InputEvent) {
-        let bytes = event.write();
-        self.send(event.channel(), event.is_reliable(), &Message::Input(&bytes));
+        self.send(event.channel(), &Message::Input(&event.write()));
+    }
+
+    fn send(&mut self, channel: u8, message: &Message<'_>) {
+        let Ok(packet) = self.sealer.seal(&message.write()) else { return };
+        // It fails only on a peer that is gone, which `ended` tells.
+        let _ = self.host.peer_mut(PeerID(0)).send(channel, &Packet::reliable(&packet[..]));
         self.host.flush();
     }
 
-    /// Says goodbye and waits at most two seconds for the host's acknowledgement.
-    pub fn leave(&mut self) -> bool {
-        self.host.peer_mut(self.peer).disconnect_later(0);
-        let end = Instant::now() + Duration::from_secs(2);
-        while self.connected && Instant::now() < end {
-            let _ = self.turn();
-            std::thread::sleep(Duration::from_millis(2));
+    /// Says goodbye and waits a moment for the answer.
+    pub fn disconnect(mut self) {
+        if self.ended.is_some() {
+            return;
         }
-        !self.connected
+        self.host.peer_mut(PeerID(0)).disconnect(0);
+        let deadline = Instant::now() + GOODBYE_WAIT;
+        while self.ended.is_none() && Instant::now() < deadline && self.service().is_ok() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }

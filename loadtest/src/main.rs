@@ -1,9 +1,13 @@
-//! moonshard-loadtest: a Moonlight client that measures a GameStream host, ours or any other.
+//! moonshard-loadtest: a Moonlight client that measures a GameStream host.
 //!
-//! It shares only the wire (`moonshard::proto`) with the host. Exit codes: 0 a clean run; 1 a run that
-//! was not clean, with the reasons; 2 wrong usage; 3 the host was not reached or refused.
+//! It shares the protocol with the host, and nothing else. Exit codes: 0 a clean run, 1 an unclean one,
+//! 2 wrong usage, 3 the host cannot be reached or refuses.
+#![deny(unsafe_code)]
+
+mod arguments;
 mod control;
-mod gamestream;
+mod host;
+mod http;
 mod identity;
 mod opus;
 mod picture;
@@ -11,39 +15,30 @@ mod play;
 mod report;
 mod rtsp;
 mod sound;
-mod stream;
+mod tone;
+mod video;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use arguments::{Arguments, Command};
+use clap::Parser;
 
-/// Measures a GameStream host by playing from it
-#[derive(Debug, Parser)]
-#[command(name = "moonshard-loadtest", version, max_term_width = 80)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Pair if needed, launch an app, play it, report what arrived
-    Play(Box<play::Play>),
-}
+const EXIT_UNCLEAN: u8 = 1;
+const EXIT_NO_STREAM: u8 = 3;
 
 fn main() -> ExitCode {
-    let Command::Play(play) = Cli::parse().command;
-    match play::run(&play) {
-        Ok(report) => {
-            match play.json {
-                true => println!("{}", report.json()),
-                false => println!("{}", report.table()),
-            }
-            if report.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) }
-        }
+    let Arguments { command: Command::Play(wanted) } = Arguments::parse();
+    let report = match play::play(&wanted) {
+        Ok(report) => report,
         Err(error) => {
             eprintln!("moonshard-loadtest: {error}");
-            ExitCode::from(3)
+            return ExitCode::from(EXIT_NO_STREAM);
         }
+    };
+    if wanted.json {
+        println!("{}", serde_json::json!(report));
+    } else {
+        print!("{}", report.table());
     }
+    if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_UNCLEAN) }
 }

@@ -1,27 +1,33 @@
-//! libopus' multistream decoder, as clients use it.
-#![expect(unsafe_code, reason = "FFI to libopus")]
+//! Opus multistream decoding through libopus.
+#![expect(unsafe_code, reason = "libopus is a C library")]
 use std::ffi::c_int;
-use std::ptr::NonNull;
 
 use moonshard::proto::surround::Layout;
-use opusic_sys as ffi;
 
-const SAMPLES_MAX: usize = 480;
+const SAMPLE_RATE: c_int = 48_000;
 
-/// A decoder of one stream.
+/// A decoder of one stream: 48 kHz, interleaved floats.
 pub struct Decoder {
-    state: NonNull<ffi::OpusMSDecoder>,
+    state: *mut opusic_sys::OpusMSDecoder,
     channels: usize,
+    /// Samples of one channel in a packet.
+    samples: usize,
 }
 
+// SAFETY: the state is owned, and libopus ties no state to a thread.
+unsafe impl Send for Decoder {}
+
 impl Decoder {
-    pub fn new(layout: &Layout) -> Result<Self, String> {
-        assert!(layout.mapping.len() == usize::from(layout.channels));
+    /// None: libopus refuses the layout.
+    pub fn new(layout: &Layout, packet_ms: u8) -> Option<Self> {
         let mut error = 0;
-        // SAFETY: the mapping has as many entries as channels; the result is checked.
+        if layout.mapping.len() < usize::from(layout.channels) {
+            return None;
+        }
+        // SAFETY: the mapping has one entry for each channel, as checked above.
         let state = unsafe {
-            ffi::opus_multistream_decoder_create(
-                48_000,
+            opusic_sys::opus_multistream_decoder_create(
+                SAMPLE_RATE,
                 c_int::from(layout.channels),
                 c_int::from(layout.streams),
                 c_int::from(layout.coupled),
@@ -29,33 +35,37 @@ impl Decoder {
                 &raw mut error,
             )
         };
-        let state = NonNull::new(state).filter(|_| error == 0);
-        let state = state.ok_or(format!("libopus: error {error}"))?;
-        Ok(Self { state, channels: usize::from(layout.channels) })
+        (!state.is_null() && error == 0).then(|| Self {
+            state,
+            channels: usize::from(layout.channels),
+            samples: 48 * usize::from(packet_ms),
+        })
     }
 
-    /// Interleaved samples; None: the packet is broken.
-    pub fn decode(&mut self, packet: &[u8]) -> Option<Vec<i16>> {
-        let mut pcm = vec![0; SAMPLES_MAX * self.channels];
-        // SAFETY: the room is SAMPLES_MAX per channel; libopus checks the packet.
+    /// Decodes a packet, or conceals a lost one. None: the packet is damaged.
+    pub fn decode(&mut self, packet: Option<&[u8]>) -> Option<Vec<f32>> {
+        let mut pcm = vec![0.0; self.samples * self.channels];
+        let (data, bytes) = packet.map_or((std::ptr::null(), 0), |p| (p.as_ptr(), p.len()));
+        // SAFETY: `pcm` holds `samples` for each channel; `data` is `bytes` long or null.
         let samples = unsafe {
-            ffi::opus_multistream_decode(
-                self.state.as_ptr(),
-                packet.as_ptr(),
-                i32::try_from(packet.len()).ok()?,
+            opusic_sys::opus_multistream_decode_float(
+                self.state,
+                data,
+                c_int::try_from(bytes).ok()?,
                 pcm.as_mut_ptr(),
-                SAMPLES_MAX as c_int,
+                c_int::try_from(self.samples).ok()?,
                 0,
             )
         };
-        pcm.truncate(usize::try_from(samples).ok()? * self.channels);
+        let samples = usize::try_from(samples).ok()?;
+        pcm.truncate(samples * self.channels);
         Some(pcm)
     }
 }
 
 impl Drop for Decoder {
     fn drop(&mut self) {
-        // SAFETY: made by create, destroyed once.
-        unsafe { ffi::opus_multistream_decoder_destroy(self.state.as_ptr()) }
+        // SAFETY: it was created in `new` and is destroyed once.
+        unsafe { opusic_sys::opus_multistream_decoder_destroy(self.state) }
     }
 }

@@ -1,165 +1,158 @@
-//! Pictures as they arrive: a software H.264 decoder on its own thread, and what is read in them.
-use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+//! H.264 decoding with GStreamer's software decoders: access units in, I420 pictures out.
+use std::collections::BTreeSet;
+use std::io::BufWriter;
+use std::path::Path;
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app::{AppSink, AppSrc};
 use gstreamer_video::VideoInfo;
-use moonshard::proto::pattern;
+use gstreamer_video::prelude::*;
 
-/// How long one access unit may take to decode.
-const WAIT: Duration = Duration::from_secs(2);
-const DECODERS: [&str; 2] = ["avdec_h264", "openh264dec"];
+/// Best first, with the package that brings it.
+const ELEMENTS: [&str; 2] = ["avdec_h264", "openh264dec"];
+/// How long a picture may take on a busy machine.
+const WAIT: gst::ClockTime = gst::ClockTime::from_mseconds(500);
 
-/// What one access unit became.
-pub struct Seen {
-    pub decoded_at: Instant,
-    /// False: the decoder gave no picture for it.
-    pub decoded: bool,
-    pub size: (u32, u32),
-    /// The pattern's counter, if its code is there.
-    pub counter: Option<u32>,
-    /// The pattern's answer colour.
-    pub answer: Option<usize>,
+/// No decoder, or one that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("no H.264 decoder: install gstreamer1.0-libav")]
+    Missing,
+    #[error("the decoder fails: {0}")]
+    Broken(String),
 }
 
-/// The decoding thread. Access units go in, what was seen comes out in the same order.
-pub struct Pictures {
-    units: Option<Sender<Vec<u8>>>,
-    pub seen: Receiver<Seen>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl Pictures {
-    /// `save`: where the newest picture is written at the end.
-    pub fn start(save: Option<PathBuf>) -> Result<Self, String> {
-        gst::init().map_err(|e| e.to_string())?;
-        let decoder = Decoder::start()?;
-        let (units, inbox) = channel::<Vec<u8>>();
-        let (outbox, seen) = channel();
-        let thread = std::thread::spawn(move || {
-            let mut last = None;
-            for unit in inbox {
-                let picture = decoder.decode(unit);
-                let told = look(picture.as_ref());
-                last = picture.or(last);
-                if outbox.send(told).is_err() {
-                    break;
-                }
-            }
-            if let (Some(path), Some(picture)) = (save, last)
-                && let Err(e) = picture.save(&path)
-            {
-                eprintln!("{}: {e}", path.display());
-            }
-        });
-        Ok(Self { units: Some(units), seen, thread: Some(thread) })
-    }
-
-    pub fn push(&self, unit: Vec<u8>) {
-        if let Some(units) = &self.units {
-            let _ = units.send(unit);
-        }
-    }
-
-    /// No more units; waits for the last picture.
-    pub fn finish(&mut self) {
-        self.units = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn look(picture: Option<&Picture>) -> Seen {
-    let mut seen = Seen {
-        decoded_at: Instant::now(),
-        decoded: picture.is_some(),
-        size: (0, 0),
-        counter: None,
-        answer: None,
-    };
-    if let Some(picture) = picture {
-        let (w, h) = (picture.width, picture.height);
-        seen.size = (w, h);
-        seen.counter = pattern::read_counter(w, h, |x, y| {
-            let (r, g, b) = picture.pixel(x, y);
-            ((u32::from(r) * 77 + u32::from(g) * 150 + u32::from(b) * 29) >> 8) as u8
-        });
-        let field = pattern::answer_field(w, h);
-        let (r, g, b) = picture.pixel(field.x + field.width / 2, field.y + field.height / 2);
-        seen.answer = seen.counter.and_then(|_| pattern::answer_of(r, g, b));
-    }
-    seen
-}
-
-/// RGB, rows without padding.
-struct Picture {
-    width: u32,
-    height: u32,
-    rgb: Vec<u8>,
+/// A decoded picture, 4:2:0.
+pub struct Picture {
+    /// Index of the frame it came from.
+    pub frame: u32,
+    pub width: u32,
+    pub height: u32,
+    planes: [Vec<u8>; 3],
+    strides: [usize; 3],
+    pub corrupted: bool,
 }
 
 impl Picture {
-    fn pixel(&self, x: u32, y: u32) -> (u8, u8, u8) {
-        let at = (y as usize * self.width as usize + x as usize) * 3;
-        match self.rgb.get(at..at + 3) {
-            Some([r, g, b]) => (*r, *g, *b),
-            _ => (0, 0, 0),
-        }
+    /// Brightness from 0 to 255, whatever the range of the stream.
+    pub fn luma(&self, x: u32, y: u32) -> u8 {
+        let at = y as usize * self.strides[0] + x as usize;
+        self.planes[0].get(at).copied().unwrap_or(0)
     }
 
-    fn save(&self, path: &PathBuf) -> Result<(), String> {
-        let file = std::fs::File::create(path).map_err(|e| e.to_string())?;
-        let mut encoder = png::Encoder::new(std::io::BufWriter::new(file), self.width, self.height);
+    /// Red, green and blue of a pixel: BT.709, limited range, as announced.
+    pub fn rgb(&self, x: u32, y: u32) -> (u8, u8, u8) {
+        let chroma = |plane: usize| {
+            let at = (y / 2) as usize * self.strides[plane] + (x / 2) as usize;
+            f32::from(self.planes[plane].get(at).copied().unwrap_or(128)) - 128.0
+        };
+        let luma = 1.164 * (f32::from(self.luma(x, y)) - 16.0);
+        let (blue, red) = (chroma(1), chroma(2));
+        let byte = |value: f32| value.round().clamp(0.0, 255.0) as u8;
+        (
+            byte(luma + 1.793 * red),
+            byte(luma - 0.213 * blue - 0.533 * red),
+            byte(luma + 2.112 * blue),
+        )
+    }
+
+    pub fn save(&self, path: &Path) -> std::io::Result<()> {
+        let file = BufWriter::new(std::fs::File::create(path)?);
+        let mut encoder = png::Encoder::new(file, self.width, self.height);
         encoder.set_color(png::ColorType::Rgb);
-        let mut writer = encoder.write_header().map_err(|e| e.to_string())?;
-        writer.write_image_data(&self.rgb).map_err(|e| e.to_string())
+        let pixels = (0..self.height).flat_map(|y| (0..self.width).map(move |x| (x, y)));
+        let bytes: Vec<u8> = pixels.flat_map(|(x, y)| <[u8; 3]>::from(self.rgb(x, y))).collect();
+        let mut writer = encoder.write_header().map_err(std::io::Error::other)?;
+        writer.write_image_data(&bytes).map_err(std::io::Error::other)
     }
 }
 
-struct Decoder {
-    pipeline: gst::Element,
+/// A decoder of one stream.
+pub struct Decoder {
+    pipeline: gst::Pipeline,
     source: AppSrc,
     sink: AppSink,
-    frames: std::cell::Cell<u64>,
+    /// Frames that have given no picture yet.
+    waiting: BTreeSet<u32>,
 }
 
 impl Decoder {
-    fn start() -> Result<Self, String> {
-        let name = DECODERS.into_iter().find(|name| gst::ElementFactory::find(name).is_some());
-        let name = name.ok_or("no H.264 decoder; mend: apt-get install gstreamer1.0-libav")?;
-        // Threads of this decoder each hold back a frame.
-        let threads = if name == "avdec_h264" { "max-threads=1" } else { "" };
+    pub fn start() -> Result<Self, DecodeError> {
+        let broken = |error: gst::glib::Error| DecodeError::Broken(error.to_string());
+        gst::init().map_err(broken)?;
+        let name = ELEMENTS.into_iter().find(|name| gst::ElementFactory::find(name).is_some());
+        let name = name.ok_or(DecodeError::Missing)?;
+        // Threads of avdec each hold back a frame.
+        let options = if name == "avdec_h264" { "max-threads=1" } else { "" };
         let text = format!(
-            "appsrc name=source format=time caps=video/x-h264,stream-format=byte-stream,alignment=au \
-             ! {name} {threads} ! videoconvert ! video/x-raw,format=RGB \
-             ! appsink name=sink sync=false async=false enable-last-sample=false"
+            "appsrc name=source format=time is-live=true max-bytes=0 \
+             caps=video/x-h264,stream-format=byte-stream,alignment=au ! {name} {options} ! \
+             videoconvert ! video/x-raw,format=I420 ! \
+             appsink name=sink sync=false async=false enable-last-sample=false"
         );
-        let pipeline = gst::parse::launch(&text).map_err(|e| e.to_string())?;
-        let bin = pipeline.downcast_ref::<gst::Bin>().ok_or("not a pipeline")?;
-        let source = bin.by_name("source").and_then(|e| e.downcast().ok()).ok_or("no appsrc")?;
-        let sink = bin.by_name("sink").and_then(|e| e.downcast().ok()).ok_or("no appsink")?;
-        pipeline.set_state(gst::State::Playing).map_err(|e| e.to_string())?;
-        Ok(Self { pipeline, source, sink, frames: std::cell::Cell::new(0) })
+        let failed = || DecodeError::Broken("it does not start".into());
+        let pipeline = gst::parse::launch(&text).map_err(broken)?;
+        let pipeline = pipeline.downcast::<gst::Pipeline>().map_err(|_| failed())?;
+        let part = |name: &str| pipeline.by_name(name).ok_or_else(failed);
+        let source = part("source")?.downcast().map_err(|_| failed())?;
+        let sink = part("sink")?.downcast().map_err(|_| failed())?;
+        pipeline.set_state(gst::State::Playing).map_err(|_| failed())?;
+        Ok(Self { pipeline, source, sink, waiting: BTreeSet::new() })
     }
 
-    fn decode(&self, unit: Vec<u8>) -> Option<Picture> {
-        self.frames.set(self.frames.get() + 1);
-        let mut buffer = gst::Buffer::from_slice(unit);
-        buffer.get_mut()?.set_pts(gst::ClockTime::from_mseconds(self.frames.get() * 10));
-        self.source.push_buffer(buffer).ok()?;
-        let sample = self.sink.try_pull_sample(gst::ClockTime::try_from(WAIT).ok()?)?;
-        let info = VideoInfo::from_caps(sample.caps()?).ok()?;
-        let map = sample.buffer()?.map_readable().ok()?;
-        let stride = usize::try_from(info.stride()[0]).ok()?;
-        let (width, height) = (info.width(), info.height());
-        let rows = map.chunks(stride).take(height as usize);
-        let rgb = rows.flat_map(|row| row.iter().take(width as usize * 3)).copied().collect();
-        Some(Picture { width, height, rgb })
+    /// Decodes one access unit; the pictures that came out meanwhile.
+    pub fn decode(
+        &mut self,
+        frame: u32,
+        access_unit: Vec<u8>,
+    ) -> Result<Vec<Picture>, DecodeError> {
+        let mut buffer = gst::Buffer::from_slice(access_unit);
+        let pts = gst::ClockTime::from_mseconds(u64::from(frame) * 10);
+        buffer.get_mut().expect("nobody else has it yet").set_pts(pts);
+        self.source.push_buffer(buffer).map_err(|e| DecodeError::Broken(e.to_string()))?;
+        self.waiting.insert(frame);
+        let mut pictures = Vec::new();
+        while let Some(sample) =
+            self.sink.try_pull_sample(if pictures.is_empty() { WAIT } else { gst::ClockTime::ZERO })
+        {
+            let picture =
+                picture(&sample).ok_or_else(|| DecodeError::Broken("no picture".into()))?;
+            let current = picture.frame >= frame;
+            self.waiting.remove(&picture.frame);
+            pictures.push(picture);
+            if current {
+                break;
+            }
+        }
+        let bus = self.pipeline.bus().expect("a pipeline has a bus");
+        match bus.pop_filtered(&[gst::MessageType::Error]) {
+            Some(message) => Err(DecodeError::Broken(format!("{:?}", message.view()))),
+            None => Ok(pictures),
+        }
     }
+
+    /// Frames that gave no picture.
+    pub fn undecoded(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+fn picture(sample: &gst::Sample) -> Option<Picture> {
+    let info = VideoInfo::from_caps(sample.caps()?).ok()?;
+    let buffer = sample.buffer()?;
+    let frame = u32::try_from(buffer.pts()?.mseconds() / 10).ok()?;
+    let view = gstreamer_video::VideoFrameRef::from_buffer_ref_readable(buffer, &info).ok()?;
+    let plane = |n: u32| view.plane_data(n).map(<[u8]>::to_vec).ok();
+    let stride = |n: usize| usize::try_from(view.plane_stride()[n]).ok();
+    Some(Picture {
+        frame,
+        width: info.width(),
+        height: info.height(),
+        planes: [plane(0)?, plane(1)?, plane(2)?],
+        strides: [stride(0)?, stride(1)?, stride(2)?],
+        corrupted: buffer.flags().contains(gst::BufferFlags::CORRUPTED),
+    })
 }
 
 impl Drop for Decoder {

@@ -1,289 +1,438 @@
-//! `play`: from an address to a report. Composition only.
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+//! `play`: one client from pairing to goodbye.
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use hdrhistogram::Histogram;
 use moonshard::proto::audio::{AudioParameters, Encryption};
-use moonshard::proto::hex;
+use moonshard::proto::control::{Message, TERMINATED_BY_HOST, Version};
+use moonshard::proto::input::{InputEvent, Modifiers};
+use moonshard::proto::pairing::Pin;
+use moonshard::proto::pattern::TONE_HZ;
 use moonshard::proto::sdp::client::ClientAnnounce;
 use moonshard::proto::sdp::encryption;
 use moonshard::proto::secret::SessionKey;
 use moonshard::proto::stream::Codec;
-use moonshard::proto::surround::Quality;
-use moonshard::proto::video::{Receiver, ReceiverParameters};
+use moonshard::proto::surround::{Layout, Quality};
+use moonshard::proto::video::{ReceiverParameters, Request};
 
-use crate::control::Control;
-use crate::gamestream::{Host, random};
-use crate::identity::Identity;
-use crate::picture::Pictures;
-use crate::report::Report;
-use crate::rtsp::Rtsp;
+use crate::arguments::{Mode, Play};
+use crate::control::{Control, ControlError, Ended};
+use crate::host::{Family, Host, HostError, PinEntry, Wanted, resolve};
+use crate::identity::{Identity, IdentityError};
+use crate::report::{Findings, Header, Report};
+use crate::rtsp::{Handshake, RtspError, Settled};
 use crate::sound::Sound;
-use crate::stream::{Script, Stream};
+use crate::video::{Video, VideoError};
 
-/// Bit rates from which clients ask for high-quality sound.
-const HIGH_AUDIO_KBPS: u32 = 15_000;
+const AUDIO_PACKET_MS: u8 = 5;
+/// A frame must come within this time.
+const FIRST_FRAME_WAIT: Duration = Duration::from_secs(15);
+const ANSWER_WAIT: Duration = Duration::from_secs(1);
+const KEY_HELD: Duration = Duration::from_millis(30);
+const TYPE_AFTER: Duration = Duration::from_secs(1);
+const TYPE_EVERY: Duration = Duration::from_millis(20);
+const TONE_TOLERANCE_HZ: f64 = 5.0;
+const VK_RETURN: u8 = 0x0D;
+const VK_F5: u8 = 0x74;
 
-#[derive(Args, Clone, Debug)]
-pub struct Play {
-    /// Address or name of the host, with its HTTP port if that is not 47989
-    #[arg(long)]
-    host: String,
-    /// Title of the app
-    #[arg(long, default_value = "Test pattern")]
-    app: String,
-    /// How long to play after the first picture
-    #[arg(long, default_value_t = 10)]
-    seconds: u64,
-    /// The PIN of a pairing, to be entered at the host; a random one is shown otherwise
-    #[arg(long)]
-    pin: Option<String>,
-    /// Enter the PIN with `moonshard pair` (the host runs on this machine)
-    #[arg(long)]
-    pin_via_admin: bool,
-    /// The moonshard program for --pin-via-admin
-    #[arg(long, value_name = "FILE")]
-    moonshard: Option<PathBuf>,
-    /// Where certificates are kept
-    #[arg(long, value_name = "DIR")]
-    state: Option<PathBuf>,
-    /// Width, height and frames per second
-    #[arg(long, default_value = "1280x720x60")]
-    mode: String,
-    /// Total bit rate in kbit/s
-    #[arg(long, default_value_t = 10_000)]
-    bitrate: u32,
-    /// h264, hevc or av1; only h264 is decoded
-    #[arg(long, default_value = "h264")]
-    codec: String,
-    #[arg(long, default_value_t = 1392)]
-    packet_size: u32,
-    #[arg(long, default_value_t = 1)]
-    slices: u8,
-    /// 2, 6 or 8
-    #[arg(long, default_value_t = 2)]
-    channels: u8,
-    /// Unencrypted RTSP, like old clients
-    #[arg(long)]
-    plain_rtsp: bool,
-    /// Have video encrypted
-    #[arg(long)]
-    video_encryption: bool,
-    /// Have sound encrypted
-    #[arg(long)]
-    audio_encryption: bool,
-    /// Press a key this often, in ms, and wait for the pattern's answer
-    #[arg(long, value_name = "MS")]
-    input_every: Option<u64>,
-    /// Type this into the app
-    #[arg(long = "type", value_name = "TEXT")]
-    text: Option<String>,
-    /// Read the test pattern back from every picture, and its tone from the sound
-    #[arg(long)]
-    pattern_check: bool,
-    /// Write the last picture
-    #[arg(long, value_name = "FILE.png")]
-    save_frame: Option<PathBuf>,
-    /// Afterwards resume in this mode and play as long again
-    #[arg(long, value_name = "MODE")]
-    resume_mode: Option<String>,
-    /// Leave the app running
-    #[arg(long)]
-    keep: bool,
-    /// Vanish without a goodbye
-    #[arg(long)]
-    drop: bool,
-    /// Lost frames are no fault
-    #[arg(long)]
-    allow_loss: bool,
-    /// One JSON object instead of a table
-    #[arg(long)]
-    pub json: bool,
+/// There is no stream, or it broke.
+#[derive(Debug, thiserror::Error)]
+pub enum PlayError {
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Rtsp(#[from] RtspError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error(transparent)]
+    Video(#[from] VideoError),
+    #[error("sound: {0}")]
+    Sound(std::io::Error),
+    #[error("{}: {error}", path.display())]
+    Save { path: PathBuf, error: std::io::Error },
 }
 
-/// Plays. An error means that there was nothing to measure.
-pub fn run(play: &Play) -> Result<Report, String> {
-    let address = address_of(&play.host)?;
-    let state = play.state.clone().unwrap_or_else(default_state);
-    let mut host = Host::find(address, Identity::open(&state)?)?;
-    if !host.is_paired() {
-        pair(play, &mut host)?;
-    }
-    let mut report = Report::new(play.host.clone(), play.app.clone());
-    let mut sequence = 1;
-    let played = stream(play, &host, &play.mode, &mut sequence, &mut report).and_then(|()| {
-        match &play.resume_mode {
-            Some(mode) => stream(play, &host, mode, &mut sequence, &mut report),
-            None => Ok(()),
+/// Plays as asked; the report tells whether it was clean.
+pub fn play(wanted: &Play) -> Result<Report, PlayError> {
+    let family = match (wanted.ipv4, wanted.ipv6) {
+        (true, _) => Family::V4,
+        (_, true) => Family::V6,
+        _ => Family::Any,
+    };
+    let address = resolve(&wanted.host, family)?;
+    let identity = Identity::load_or_make(&wanted.state_dir())?;
+    let pin = match &wanted.pin {
+        Some(digits) => Pin::parse(digits).map(|pin| PinEntry::ByHand(pin, digits.clone())),
+        None => wanted.pin_via_admin.then(|| PinEntry::Admin(wanted.moonshard_program())),
+    };
+    let host = Host::reach(address, &identity, pin.as_ref())?;
+    let app = host.app(&wanted.app)?;
+    let resumes = host.running()? == app;
+    let played = both(wanted, &host, app, resumes);
+    if !wanted.keep && !wanted.drop {
+        match (host.cancel(), &played) {
+            (Err(error), Ok(_)) => return Err(error.into()),
+            (Err(_), Err(_)) | (Ok(()), _) => {}
         }
-    });
-    if !play.keep {
-        let _ = host.cancel();
     }
-    played?;
-    report.judge(play.allow_loss);
+    played
+}
+
+fn both(wanted: &Play, host: &Host, app: i32, resumes: bool) -> Result<Report, PlayError> {
+    let mut report = stream(wanted, host, app, resumes, wanted.mode)?;
+    if let Some(mode) = wanted.resume_mode {
+        report.resumed = Some(Box::new(stream(wanted, host, app, true, mode)?));
+    }
     Ok(report)
 }
 
-fn default_state() -> PathBuf {
-    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/state"));
-    let base = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).or_else(home);
-    base.unwrap_or_else(std::env::temp_dir).join("moonshard-loadtest")
-}
-
-fn address_of(text: &str) -> Result<SocketAddr, String> {
-    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
-        return Ok(SocketAddr::new(ip, 47989));
-    }
-    let with_port = if text.contains(':') { text.to_owned() } else { format!("{text}:47989") };
-    let mut found = with_port.to_socket_addrs().map_err(|e| format!("{text}: {e}"))?;
-    found.next().ok_or(format!("{text} has no address"))
-}
-
-fn pair(play: &Play, host: &mut Host) -> Result<(), String> {
-    let mut digits = [0; 2];
-    random(&mut digits);
-    let drawn = format!("{:04}", u16::from_be_bytes(digits) % 10_000);
-    let pin = play.pin.clone().unwrap_or(drawn);
-    if play.pin_via_admin {
-        let beside = std::env::current_exe().ok().map(|own| own.with_file_name("moonshard"));
-        let beside = beside.filter(|path| path.exists());
-        let program = play.moonshard.clone().or(beside).unwrap_or_else(|| "moonshard".into());
-        let told = pin.clone();
-        return host.pair(&pin, move || enter_pin(&program, &told));
-    }
-    let shown = pin.clone();
-    host.pair(&pin, move || eprintln!("Enter this PIN at the host: {shown}"))
-}
-
-/// Looks for a waiting pairing and gives it the PIN, as an operator would.
-fn enter_pin(program: &Path, pin: &str) {
-    for _ in 0..100 {
-        let list = Command::new(program).args(["pair", "--json"]).output();
-        let list = list.map(|out| String::from_utf8_lossy(&out.stdout).into_owned());
-        let parsed: Option<serde_json::Value> =
-            list.ok().and_then(|text| serde_json::from_str(&text).ok());
-        let waiting = parsed.as_ref().and_then(|list| list.as_array()).into_iter().flatten();
-        let ours = waiting.filter(|p| p["device"] == "loadtest").next_back();
-        if let Some(id) = ours.and_then(|pairing| pairing["id"].as_str()) {
-            let _ = Command::new(program).args(["pair", id, pin]).output();
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    eprintln!("the host shows no waiting pairing");
-}
-
-/// One stream: launch or resume, handshake, play.
+/// One launch or resume, one handshake, one stream.
 fn stream(
-    play: &Play,
+    wanted: &Play,
     host: &Host,
-    mode: &str,
-    sequence: &mut u32,
-    report: &mut Report,
-) -> Result<(), String> {
-    let numbers: Vec<u32> = mode.split('x').filter_map(|n| n.parse().ok()).collect();
-    let [width, height, fps] = numbers[..] else {
-        return Err(format!("{mode} is no mode like 1280x720x60"));
-    };
-    let codec = match play.codec.as_str() {
-        "h264" => Codec::H264,
-        "hevc" => Codec::Hevc,
-        "av1" => Codec::Av1,
-        other => return Err(format!("{other} is no codec: h264, hevc or av1")),
-    };
-    let pictures = Pictures::start(play.save_frame.clone())?;
+    app: i32,
+    resume: bool,
+    mode: Mode,
+) -> Result<Report, PlayError> {
     let mut key = SessionKey([0; 16]);
-    random(&mut key.0);
+    aws_lc_rs::rand::fill(&mut key.0).expect("the system has randomness");
     let mut id = [0; 4];
-    random(&mut id);
-    let rikeyid = i32::from_be_bytes(id);
-    let mask = match play.channels {
-        6 => 0x3F,
-        8 => 0x63F,
-        _ => 3,
-    };
-    let (app, running) = host.app(&play.app)?;
-    let verb = if running == 0 { "launch" } else { "resume" };
+    aws_lc_rs::rand::fill(&mut id).expect("the system has randomness");
+    let rikeyid = i32::from_le_bytes(id);
     let launched = Instant::now();
-    let url = host.launch(
-        verb,
-        &format!(
-            "appid={app}&mode={width}x{height}x{fps}&additionalStates=1&sops=1&rikey={}\
-             &rikeyid={rikeyid}&localAudioPlayMode=0&surroundAudioInfo={}\
-             &remoteControllersBitmap=0&gcmap=0&corever={}",
-            hex::encode(&key.0),
-            (mask << 16) | u32::from(play.channels),
-            u8::from(!play.plain_rtsp)
-        ),
+    let url = host.start(
+        app,
+        resume,
+        &Wanted {
+            mode: (mode.width, mode.height, mode.fps),
+            channels: wanted.channels,
+            key: &key,
+            rikeyid,
+            encrypted_rtsp: !wanted.plain_rtsp,
+        },
     )?;
-    let port = url.rsplit(':').next().and_then(|p| p.parse().ok()).ok_or("no RTSP port")?;
-    let high = play.bitrate >= HIGH_AUDIO_KBPS;
-    let mut announce = ClientAnnounce {
-        host: host.address.ip(),
-        video_port: 0,
-        encryption: 0,
+    let handshake = Handshake::new(host.http, &url, &key)?;
+    let settled = handshake.run(|describe, port| {
+        let offered = describe
+            .encryption_enabled(wanted.wants_video_encryption(), wanted.wants_audio_encryption());
+        Ok(announce(wanted, host.http, mode, port, offered))
+    })?;
+    let announced = &settled.announced;
+    let header = Header {
+        host: host.name.clone(),
+        app: wanted.app.clone(),
+        mode: format!("{}x{}x{}", mode.width, mode.height, mode.fps),
+        encrypted_rtsp: url.starts_with("rtspenc"),
+        encrypted_video: announced.encryption & encryption::VIDEO != 0,
+        encrypted_audio: announced.encryption & encryption::AUDIO != 0,
+    };
+    let running = Running::start(wanted, host.http, &settled, &key, rikeyid, launched)?;
+    running.run(wanted, mode, header)
+}
+
+fn announce(wanted: &Play, to: SocketAddr, mode: Mode, port: u16, bits: u32) -> ClientAnnounce {
+    ClientAnnounce {
+        host: to.ip(),
+        video_port: port,
+        encryption: bits,
         wants_audio_encrypted: false,
         yuv444: false,
-        width,
-        height,
-        fps,
-        packet_size: play.packet_size,
-        bitrate_kbps: play.bitrate,
+        width: mode.width,
+        height: mode.height,
+        fps: mode.fps,
+        packet_size: wanted.packet_size,
+        bitrate_kbps: wanted.bitrate,
         remote: false,
-        slices: play.slices,
-        codec,
+        slices: wanted.slices,
+        codec: match wanted.codec {
+            crate::arguments::CodecName::H264 => Codec::H264,
+            crate::arguments::CodecName::Hevc => Codec::Hevc,
+            crate::arguments::CodecName::Av1 => Codec::Av1,
+        },
         ten_bit: false,
         reference_invalidation: false,
-        refresh_x100: fps * 100,
-        channels: play.channels,
+        refresh_x100: 0,
+        channels: wanted.channels,
         surround_high: false,
-        audio_packet_ms: 5,
+        audio_packet_ms: AUDIO_PACKET_MS,
         csc_mode: 2,
+    }
+}
+
+struct Running {
+    control: Control,
+    video: Video,
+    sound: Sound,
+    launched: Instant,
+}
+
+impl Running {
+    fn start(
+        wanted: &Play,
+        to: SocketAddr,
+        settled: &Settled,
+        key: &SessionKey,
+        rikeyid: i32,
+        launched: Instant,
+    ) -> Result<Self, PlayError> {
+        let announced = &settled.announced;
+        let layout = settled.describe.layout(wanted.channels, Quality::Normal);
+        let layout: Layout = layout.ok_or(RtspError::Channels(wanted.channels))?;
+        let has = |bit: u32| announced.encryption & bit != 0;
+        let at = |port| SocketAddr::new(to.ip(), port);
+        let encryption = has(encryption::AUDIO).then(|| Encryption { key: key.clone(), rikeyid });
+        let audio = AudioParameters { packet_ms: AUDIO_PACKET_MS, encryption };
+        let sound =
+            Sound::start(at(settled.audio.port), settled.audio.payload, &audio, &layout, launched)
+                .map_err(PlayError::Sound)?;
+        let version = if has(encryption::CONTROL_V2) { Version::V2 } else { Version::V1 };
+        let control =
+            Control::connect(at(settled.control.port), settled.control.connect_data, key, version)?;
+        let overhead = if has(encryption::VIDEO) { 32 } else { 0 };
+        let parameters = ReceiverParameters {
+            packet_size: u16::try_from(announced.packet_size - overhead).unwrap_or(u16::MAX),
+            codec: announced.codec,
+            key: has(encryption::VIDEO).then(|| key.clone()),
+            invalidation: announced.reference_invalidation,
+        };
+        let video =
+            Video::start(at(settled.video.port), settled.video.payload, &parameters, launched)?;
+        Ok(Self { control, video, sound, launched })
+    }
+
+    fn run(mut self, wanted: &Play, mode: Mode, header: Header) -> Result<Report, PlayError> {
+        let mut keys = Keys::new(wanted);
+        let started = Instant::now();
+        let mut end = started + FIRST_FRAME_WAIT;
+        let mut progress = Progress::new(wanted);
+        let mut first = None;
+        while Instant::now() < end && self.control.ended.is_none() {
+            self.control.tick().map_err(ControlError::from)?;
+            while let Ok(request) = self.video.requests.try_recv() {
+                self.control.urgent(&match request {
+                    Request::Idr => Message::RequestIdr,
+                    Request::Invalidate { first, last } => {
+                        Message::InvalidateReferenceFrames { first, last }
+                    }
+                });
+            }
+            let (decoded, answer_changed) = {
+                let seen = self.video.seen.lock().expect("no thread panics");
+                progress.show(&seen);
+                (seen.first_decoded, seen.answer_changed)
+            };
+            if first.is_none() && decoded.is_some() {
+                first = decoded;
+                end = Instant::now() + Duration::from_secs_f64(wanted.seconds);
+            }
+            if let Some(first) = first {
+                keys.work(&mut self.control, first, answer_changed);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        progress.clear();
+        let termination = match (self.control.ended, wanted.drop) {
+            (Some(Ended::Terminated(TERMINATED_BY_HOST)), _) => "ended by the host".to_owned(),
+            (Some(Ended::Terminated(code)), _) => format!("ended by the host, code {code:#010x}"),
+            (Some(Ended::Disconnected), _) => "the connection was lost".to_owned(),
+            (None, true) => "vanished".to_owned(),
+            (None, false) => "said goodbye".to_owned(),
+        };
+        let graceful = self.control.ended.is_none();
+        let unopened = self.control.unopened;
+        if !wanted.drop {
+            self.control.disconnect();
+        }
+        let (seen, heard) = (self.video.finish(), self.sound.finish());
+        let findings = Findings {
+            seen: &seen,
+            heard: &heard,
+            launched: self.launched,
+            round_trips: &keys.round_trips,
+            unanswered: keys.unanswered,
+            termination,
+        };
+        let mut report = Report::new(header, &findings);
+        if let (Some(path), Some(picture)) = (&wanted.save_frame, &seen.picture) {
+            let saved = picture.save(path);
+            saved.map_err(|error| PlayError::Save { path: path.clone(), error })?;
+        }
+        if !graceful {
+            let how = report.termination.clone();
+            report.blame(how);
+        }
+        if unopened > 0 {
+            report.blame(format!("{unopened} control messages did not open"));
+        }
+        if let Some(error) = &seen.decoder_error {
+            report.blame(error.clone());
+        }
+        if seen.skipped > 0 {
+            report.blame(format!("the decoder here was too slow for {} frames", seen.skipped));
+        }
+        if seen.decoded > 0 && seen.size != (mode.width, mode.height) {
+            report.blame(format!("the picture is {}x{}", seen.size.0, seen.size.1));
+        }
+        judge(wanted, &mut report);
+        Ok(report)
+    }
+}
+
+fn judge(wanted: &Play, report: &mut Report) {
+    let lost = report.frames_lost_after_first_second;
+    if lost > 0 && !wanted.allow_loss {
+        report.blame(format!("{lost} frames lost"));
+    }
+    if report.frames_decoded == 0 {
+        report.blame("no frame was decoded");
+    }
+    for (count, what) in [
+        (report.decode_errors, "video decode errors"),
+        (report.audio_decode_errors, "audio decode errors"),
+        (report.malformed_datagrams, "malformed video datagrams"),
+        (report.unopened_datagrams, "video datagrams that do not open"),
+    ] {
+        if count > 0 {
+            report.blame(format!("{count} {what}"));
+        }
+    }
+    if wanted.pattern_check {
+        let pattern = report.pattern;
+        if pattern.readable == 0 || pattern.unreadable > 0 {
+            report.blame(format!(
+                "the pattern's counter was read from {} pictures and not from {}",
+                pattern.readable, pattern.unreadable
+            ));
+        }
+        if pattern.backwards > 0 {
+            report.blame(format!("the pattern went backwards {} times", pattern.backwards));
+        }
+        match report.audio_hz {
+            Some(hz) if (hz - TONE_HZ).abs() <= TONE_TOLERANCE_HZ => {}
+            Some(hz) => report.blame(format!("the tone has {hz} Hz instead of {TONE_HZ} Hz")),
+            None => report.blame("the tone is not heard"),
+        }
+    }
+    if wanted.input_every.is_some() {
+        if report.input_unanswered > 0 {
+            report.blame(format!("{} key presses were not answered", report.input_unanswered));
+        } else if report.input_round_trip_ms.is_none() {
+            report.blame("no key press was answered");
+        }
+    }
+}
+
+/// What is pressed and typed, and how long answers took.
+struct Keys {
+    every: Option<Duration>,
+    text: Vec<char>,
+    next_press: Option<Instant>,
+    pressed: Option<Instant>,
+    release_at: Option<Instant>,
+    next_type: Instant,
+    round_trips: Histogram<u64>,
+    unanswered: u64,
+}
+
+impl Keys {
+    fn new(wanted: &Play) -> Self {
+        Self {
+            every: wanted.input_every.map(Duration::from_millis),
+            text: wanted.r#type.iter().flat_map(|text| text.chars().rev()).collect(),
+            next_press: None,
+            pressed: None,
+            release_at: None,
+            next_type: Instant::now(),
+            round_trips: Histogram::new(3).expect("three digits are legal"),
+            unanswered: 0,
+        }
+    }
+
+    fn work(&mut self, control: &mut Control, first: Instant, changed: Option<Instant>) {
+        let now = Instant::now();
+        if now < first + TYPE_AFTER {
+            return;
+        }
+        if now >= self.next_type
+            && let Some(character) = self.text.pop()
+        {
+            self.next_type = now + TYPE_EVERY;
+            type_character(control, character);
+        }
+        if self.release_at.is_some_and(|at| now >= at) {
+            self.release_at = None;
+            control.input(&key(false, VK_F5));
+        }
+        let Some(every) = self.every else { return };
+        if let Some(pressed) = self.pressed {
+            if let Some(changed) = changed.filter(|changed| *changed > pressed) {
+                let micros = u64::try_from((changed - pressed).as_micros()).unwrap_or(u64::MAX);
+                self.round_trips.saturating_record(micros);
+                self.pressed = None;
+            } else if now > pressed + ANSWER_WAIT {
+                self.unanswered += 1;
+                self.pressed = None;
+            }
+        } else if self.release_at.is_none() && self.next_press.is_none_or(|next| now >= next) {
+            self.next_press = Some(now + every);
+            self.release_at = Some(now + KEY_HELD);
+            self.pressed = Some(now);
+            control.input(&key(true, VK_F5));
+        }
+    }
+}
+
+fn key(down: bool, vk: u8) -> InputEvent {
+    InputEvent::Key { down, vk, modifiers: Modifiers::default(), not_normalised: false }
+}
+
+/// Letters, digits, blanks and new lines as keys of a US keyboard, everything else as text.
+fn type_character(control: &mut Control, character: char) {
+    let vk = match character {
+        'a'..='z' => u8::try_from(character.to_ascii_uppercase()).ok(),
+        '0'..='9' | ' ' => u8::try_from(character).ok(),
+        '\n' => Some(VK_RETURN),
+        _ => None,
     };
-    let rtsp_address = SocketAddr::new(host.address.ip(), port);
-    Rtsp::probe(rtsp_address);
-    let mut rtsp =
-        Rtsp { address: rtsp_address, url: &url, key: &key, sequence, cseq: 0, low_audio: !high };
-    let wants = (play.video_encryption, play.audio_encryption);
-    let settled = rtsp.shake(&mut announce, wants, high)?;
-    let video_key = (settled.encryption & encryption::VIDEO != 0).then(|| key.clone());
-    let packet_size = play.packet_size - if video_key.is_some() { 32 } else { 0 };
-    let receiver = Receiver::new(&ReceiverParameters {
-        packet_size: u16::try_from(packet_size).map_err(|e| e.to_string())?,
-        codec,
-        key: video_key,
-        invalidation: settled.describe.reference_invalidation,
-    });
-    let sound_encrypted = wants.1 || settled.encryption & encryption::AUDIO != 0;
-    let quality = if high { Quality::High } else { Quality::Normal };
-    let layout = settled.describe.layout(play.channels, quality);
-    let sound = Sound::new(
-        &AudioParameters {
-            packet_ms: 5,
-            encryption: sound_encrypted.then(|| Encryption { key: key.clone(), rikeyid }),
-        },
-        &layout.ok_or("the host offers no such sound")?,
-    )?;
-    let any: IpAddr = if host.address.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
-    let control = Control::connect(
-        SocketAddr::new(any, 0),
-        SocketAddr::new(host.address.ip(), settled.control_port),
-        settled.connect_data,
-        &key,
-        settled.encryption & encryption::CONTROL_V2 != 0,
-    )?;
-    let script = Script {
-        seconds: play.seconds,
-        input_every: play.input_every.map(Duration::from_millis),
-        text: play.text.clone().map(|text| text.replace("\\n", "\n")),
-        pattern_check: play.pattern_check,
-        drop: play.drop,
-        progress: !play.json,
-    };
-    let mut stream =
-        Stream::open(host.address.ip(), settled, control, receiver, sound, pictures, launched)?;
-    stream.play(&script, report)
+    match vk {
+        Some(vk) => [true, false].into_iter().for_each(|down| control.input(&key(down, vk))),
+        None => control.input(&InputEvent::Text(character.into())),
+    }
+}
+
+/// The line that lives while a stream runs, on a terminal.
+struct Progress {
+    shows: bool,
+    next: Instant,
+}
+
+impl Progress {
+    fn new(wanted: &Play) -> Self {
+        let shows = !wanted.json && std::io::stderr().is_terminal();
+        Self { shows, next: Instant::now() }
+    }
+
+    fn show(&mut self, seen: &crate::video::Seen) {
+        if self.shows && Instant::now() >= self.next {
+            self.next = Instant::now() + Duration::from_millis(500);
+            let s = &seen.statistics;
+            eprint!(
+                "\r\x1b[K  {} frames, {} lost, {} repaired, {:.1} MB",
+                seen.decoded,
+                s.frames_lost,
+                s.frames_repaired,
+                s.bytes as f64 / 1e6
+            );
+        }
+    }
+
+    fn clear(&self) {
+        if self.shows {
+            eprint!("\r\x1b[K");
+        }
+    }
 }

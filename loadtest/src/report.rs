@@ -1,219 +1,225 @@
-//! What a run measured: a table for people, one JSON object for machines.
-use std::time::Duration;
+//! What a run gave: the table for people, the object for machines, and whether the run was clean.
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use moonshard::proto::video::ReceivedFrame;
-use serde_json::{Value, json};
+use serde::Serialize;
 
-/// A histogram of microseconds with three significant digits, up to an hour.
-fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("bounds are sound")
+use crate::sound::Heard;
+use crate::video::Seen;
+
+/// Percentiles of a set of measurements, milliseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Percentiles {
+    pub p50: f64,
+    pub p99: f64,
+    pub max: f64,
+    pub count: u64,
 }
 
-/// All that one run saw.
+impl Percentiles {
+    /// `unit` is what one of the histogram is in milliseconds. None: nothing was measured.
+    pub fn of(histogram: &Histogram<u64>, unit: f64) -> Option<Self> {
+        let at = |quantile| round(histogram.value_at_quantile(quantile) as f64 * unit);
+        let max = round(histogram.max() as f64 * unit);
+        (!histogram.is_empty()).then(|| Self {
+            p50: at(0.5),
+            p99: at(0.99),
+            max,
+            count: histogram.len(),
+        })
+    }
+}
+
+fn round(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+/// The pattern's frame counter as it was read back from the pictures.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Pattern {
+    pub first: Option<u32>,
+    pub last: Option<u32>,
+    pub readable: u64,
+    pub unreadable: u64,
+    pub backwards: u64,
+}
+
+/// One stream from launch to end.
+#[derive(Clone, Debug, Serialize)]
 pub struct Report {
     pub host: String,
     pub app: String,
+    pub mode: String,
+    pub encrypted_rtsp: bool,
+    pub encrypted_video: bool,
+    pub encrypted_audio: bool,
     pub seconds: f64,
-    pub frames: u64,
-    pub decoded: u64,
-    pub lost: u64,
-    pub repaired: u64,
-    pub key_frames: u64,
-    pub malformed: u64,
-    pub decode_errors: u64,
+    pub fps: f64,
+    pub frames_received: u64,
+    pub frames_decoded: u64,
+    pub frames_lost: u64,
+    pub frames_lost_after_first_second: u64,
+    pub frames_repaired: u64,
+    pub idr_frames: u64,
     pub bytes: u64,
-    pub size: (u32, u32),
-    pub pattern_reads: u64,
-    pub pattern_misses: u64,
+    pub malformed_datagrams: u64,
+    pub unopened_datagrams: u64,
+    pub time_to_first_frame_ms: Option<f64>,
+    pub longest_freeze_ms: f64,
+    pub frame_interval_ms: Option<Percentiles>,
+    pub host_latency_ms: Option<Percentiles>,
+    pub decode_errors: u64,
     pub audio_packets: u64,
     pub audio_gaps: u64,
-    pub audio_errors: u64,
-    /// Windows with the pattern's tone, windows with any sound.
-    pub tone: (u64, u64),
-    pub termination: Option<u32>,
-    /// Why the run was not clean.
-    pub faults: Vec<String>,
-    first_picture_ms: Option<f64>,
-    intervals: Histogram<u64>,
-    latencies: Histogram<u64>,
-    round_trips: Histogram<u64>,
+    pub audio_repaired: u64,
+    pub audio_decode_errors: u64,
+    pub audio_longest_silence_ms: f64,
+    pub audio_hz: Option<f64>,
+    pub input_round_trip_ms: Option<Percentiles>,
+    pub input_unanswered: u64,
+    pub pattern: Pattern,
+    pub termination: String,
+    pub clean: bool,
+    pub unclean_because: Vec<String>,
+    /// The second stream, after a resume.
+    pub resumed: Option<Box<Report>>,
+}
+
+/// What is known when a stream has ended.
+pub struct Findings<'a> {
+    pub seen: &'a Seen,
+    pub heard: &'a Heard,
+    pub launched: Instant,
+    pub round_trips: &'a Histogram<u64>,
+    pub unanswered: u64,
+    pub termination: String,
+}
+
+/// What the stream was.
+pub struct Header {
+    pub host: String,
+    pub app: String,
+    pub mode: String,
+    pub encrypted_rtsp: bool,
+    pub encrypted_video: bool,
+    pub encrypted_audio: bool,
 }
 
 impl Report {
-    pub fn new(host: String, app: String) -> Self {
+    pub fn new(header: Header, findings: &Findings<'_>) -> Self {
+        let Findings { seen, heard, .. } = findings;
+        let shown = seen.first_decoded.zip(seen.last_decoded).map(|(first, last)| last - first);
+        let seconds = shown.unwrap_or_default().as_secs_f64();
+        let intervals = seen.decoded.saturating_sub(1) as f64;
+        let first =
+            seen.first_decoded.map(|first| first.saturating_duration_since(findings.launched));
         Self {
-            host,
-            app,
-            seconds: 0.0,
-            frames: 0,
-            decoded: 0,
-            lost: 0,
-            repaired: 0,
-            key_frames: 0,
-            malformed: 0,
-            decode_errors: 0,
-            bytes: 0,
-            size: (0, 0),
-            pattern_reads: 0,
-            pattern_misses: 0,
-            audio_packets: 0,
-            audio_gaps: 0,
-            audio_errors: 0,
-            tone: (0, 0),
-            termination: None,
-            faults: Vec::new(),
-            first_picture_ms: None,
-            intervals: histogram(),
-            latencies: histogram(),
-            round_trips: histogram(),
+            host: header.host,
+            app: header.app,
+            mode: header.mode,
+            encrypted_rtsp: header.encrypted_rtsp,
+            encrypted_video: header.encrypted_video,
+            encrypted_audio: header.encrypted_audio,
+            seconds: round(seconds),
+            fps: if seconds > 0.0 { round(intervals / seconds) } else { 0.0 },
+            frames_received: seen.statistics.frames_shown,
+            frames_decoded: seen.decoded,
+            frames_lost: seen.statistics.frames_lost,
+            frames_lost_after_first_second: seen.lost_after_settling,
+            frames_repaired: seen.statistics.frames_repaired,
+            idr_frames: seen.idrs,
+            bytes: seen.statistics.bytes,
+            malformed_datagrams: seen.statistics.malformed,
+            unopened_datagrams: seen.statistics.unopened,
+            time_to_first_frame_ms: first.map(ms),
+            longest_freeze_ms: ms(seen.longest_freeze),
+            frame_interval_ms: Percentiles::of(&seen.intervals, 0.001),
+            host_latency_ms: Percentiles::of(&seen.latencies, 0.1),
+            decode_errors: seen.corrupted
+                + seen.undecoded
+                + u64::from(seen.decoder_error.is_some()),
+            audio_packets: heard.packets,
+            audio_gaps: heard.gaps,
+            audio_repaired: heard.statistics.repaired,
+            audio_decode_errors: heard.decode_errors + heard.statistics.unopened,
+            audio_longest_silence_ms: ms(heard.longest_silence),
+            audio_hz: heard.ear.hertz().map(round),
+            input_round_trip_ms: Percentiles::of(findings.round_trips, 0.001),
+            input_unanswered: findings.unanswered,
+            pattern: Pattern {
+                first: seen.counter.first,
+                last: seen.counter.last,
+                readable: seen.counter.readable,
+                unreadable: seen.counter.unreadable,
+                backwards: seen.counter.backwards,
+            },
+            termination: findings.termination.clone(),
+            clean: true,
+            unclean_because: Vec::new(),
+            resumed: None,
         }
     }
 
-    pub fn fault(&mut self, what: &str) {
-        if !self.faults.iter().any(|known| known == what) {
-            self.faults.push(what.to_owned());
-        }
+    pub fn blame(&mut self, reason: impl Into<String>) {
+        self.clean = false;
+        self.unclean_because.push(reason.into());
     }
 
-    pub fn frame(&mut self, frame: &ReceivedFrame) {
-        self.frames += 1;
-        if frame.latency > 0 {
-            self.latencies.saturating_record(u64::from(frame.latency) * 100);
-        }
-    }
-
-    pub fn interval(&mut self, time: Duration) {
-        self.intervals.saturating_record(micros(time));
-    }
-
-    pub fn round_trip(&mut self, time: Duration) {
-        self.round_trips.saturating_record(micros(time));
-    }
-
-    pub fn first_picture(&mut self, after: Duration) {
-        self.first_picture_ms.get_or_insert(after.as_secs_f64() * 1000.0);
-    }
-
-    /// Judges what was counted. `losses`: lost frames are no fault.
-    pub fn judge(&mut self, losses: bool) {
-        for (count, what) in [
-            (self.decode_errors, "access units could not be decoded"),
-            (self.malformed, "video datagrams were malformed"),
-            (self.audio_errors, "Opus packets could not be decoded"),
-            (self.pattern_misses, "pictures had no readable pattern"),
-            (if losses { 0 } else { self.lost }, "frames were lost"),
-        ] {
-            if count > 0 {
-                self.faults.push(format!("{count} {what}"));
-            }
-        }
-        if self.frames == 0 {
-            self.fault("no frame was received");
-        }
-    }
-
-    fn fps(&self) -> f64 {
-        if self.seconds > 0.0 { (self.frames.saturating_sub(1)) as f64 / self.seconds } else { 0.0 }
-    }
-
-    pub fn json(&self) -> Value {
-        json!({
-            "host": self.host,
-            "app": self.app,
-            "seconds": self.seconds,
-            "fps": self.fps(),
-            "width": self.size.0,
-            "height": self.size.1,
-            "frames_received": self.frames,
-            "frames_decoded": self.decoded,
-            "frames_lost": self.lost,
-            "frames_repaired": self.repaired,
-            "key_frames": self.key_frames,
-            "decode_errors": self.decode_errors,
-            "bytes": self.bytes,
-            "time_to_first_frame_ms": self.first_picture_ms,
-            "longest_freeze_ms": self.intervals.max() as f64 / 1000.0,
-            "frame_interval_ms": percentiles(&self.intervals),
-            "host_latency_ms": percentiles(&self.latencies),
-            "input_round_trip_ms": percentiles(&self.round_trips),
-            "audio_packets": self.audio_packets,
-            "audio_gaps": self.audio_gaps,
-            "tone_windows": self.tone.0,
-            "loud_windows": self.tone.1,
-            "pattern_pictures": self.pattern_reads,
-            "termination": self.termination.map(|code| format!("{code:#010x}")),
-            "clean": self.faults.is_empty(),
-            "faults": self.faults,
-        })
-    }
-
+    /// The table for people.
     pub fn table(&self) -> String {
-        let ms = |h: &Histogram<u64>| {
-            if h.is_empty() {
-                return "-".to_owned();
+        let percentiles = |p: &Option<Percentiles>| match p {
+            Some(p) => {
+                format!("p50 {:.1}  p99 {:.1}  max {:.1} ms  ({})", p.p50, p.p99, p.max, p.count)
             }
-            let at = |q| h.value_at_quantile(q) as f64 / 1000.0;
-            format!(
-                "p50 {:.1} ms   p99 {:.1} ms   max {:.1} ms",
-                at(0.5),
-                at(0.99),
-                h.max() as f64 / 1000.0
-            )
+            None => "-".into(),
         };
-        let rows = [
-            ("Host", format!("{}, {}", self.host, self.app)),
-            ("Picture", format!("{} x {}, {:.1} fps", self.size.0, self.size.1, self.fps())),
+        let or_none = |value: Option<f64>, unit: &str| {
+            value.map_or_else(|| "-".into(), |value| format!("{value:.1} {unit}"))
+        };
+        let rows: Vec<(&str, String)> = vec![
+            ("stream", format!("{} on {}, {}", self.app, self.host, self.mode)),
+            ("time to first frame", or_none(self.time_to_first_frame_ms, "ms")),
             (
-                "First picture",
-                self.first_picture_ms
-                    .map_or("none".into(), |ms| format!("{ms:.0} ms after the launch")),
-            ),
-            (
-                "Frames",
+                "frames",
                 format!(
-                    "{} received, {} lost, {} repaired, {} key frames, {} not decoded",
-                    self.frames, self.lost, self.repaired, self.key_frames, self.decode_errors
+                    "{} received, {} lost, {} repaired, {} key frames",
+                    self.frames_received, self.frames_lost, self.frames_repaired, self.idr_frames
                 ),
             ),
-            ("Frame interval", ms(&self.intervals)),
-            ("Host latency", ms(&self.latencies)),
-            ("Input round trip", ms(&self.round_trips)),
+            ("rate", format!("{:.2} fps over {:.1} s", self.fps, self.seconds)),
+            ("frame interval", percentiles(&self.frame_interval_ms)),
+            ("longest freeze", format!("{:.1} ms", self.longest_freeze_ms)),
+            ("host latency", percentiles(&self.host_latency_ms)),
+            ("decode errors", self.decode_errors.to_string()),
             (
-                "Sound",
+                "sound",
                 format!(
-                    "{} packets, {} missing; tone in {} of {} windows",
-                    self.audio_packets, self.audio_gaps, self.tone.0, self.tone.1
+                    "{} packets, {} gaps, {}",
+                    self.audio_packets,
+                    self.audio_gaps,
+                    or_none(self.audio_hz, "Hz")
                 ),
             ),
-            (
-                "Data",
-                format!(
-                    "{:.1} MB, {:.1} Mbit/s",
-                    self.bytes as f64 / 1e6,
-                    self.bytes as f64 * 8e-6 / self.seconds.max(0.001)
-                ),
-            ),
-            (
-                "Result",
-                if self.faults.is_empty() { "clean".into() } else { self.faults.join("; ") },
-            ),
+            ("input round trip", percentiles(&self.input_round_trip_ms)),
+            ("end", self.termination.clone()),
         ];
-        rows.map(|(name, value)| format!("  {name:<18}{value}")).join("\n")
+        let mut text: String =
+            rows.iter().map(|(name, value)| format!("  {name:<20} {value}\n")).collect();
+        for reason in &self.unclean_because {
+            text.push_str(&format!("  not clean: {reason}\n"));
+        }
+        if let Some(resumed) = &self.resumed {
+            text.push_str("resumed\n");
+            text.push_str(&resumed.table());
+        }
+        text
+    }
+
+    pub fn is_clean(&self) -> bool {
+        self.clean && self.resumed.as_ref().is_none_or(|resumed| resumed.is_clean())
     }
 }
 
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-fn percentiles(histogram: &Histogram<u64>) -> Value {
-    if histogram.is_empty() {
-        return Value::Null;
-    }
-    let at = |q| histogram.value_at_quantile(q) as f64 / 1000.0;
-    json!({
-        "p50": at(0.5), "p95": at(0.95), "p99": at(0.99),
-        "max": histogram.max() as f64 / 1000.0, "count": histogram.len(),
-    })
+pub fn ms(duration: Duration) -> f64 {
+    round(duration.as_secs_f64() * 1000.0)
 }

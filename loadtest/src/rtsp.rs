@@ -1,146 +1,153 @@
-//! The RTSP handshake as the client library does it: one connection per request, plain or sealed.
+//! The RTSP handshake of one launch, plain or sealed: one TCP connection for each message.
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use moonshard::proto::ping;
+use moonshard::limits::RTSP_MESSAGE_BYTES_MAX;
+use moonshard::proto::ping::Payload;
 use moonshard::proto::rtsp::client::{ClientRequest, ClientResponse};
-use moonshard::proto::rtsp::{self, Direction, Method};
+use moonshard::proto::rtsp::{Direction, HEADER_BYTES, Method, open, seal, target_of};
 use moonshard::proto::sdp::client::{ClientAnnounce, Describe};
 use moonshard::proto::secret::SessionKey;
 use moonshard::proto::stream::Flow;
 
-/// What the handshake settled.
-pub struct Settled {
-    pub describe: Describe,
-    pub encryption: u32,
-    pub video_port: u16,
-    pub audio_port: u16,
-    pub control_port: u16,
-    pub payload: Option<ping::Payload>,
+const CONNECT_WAIT: Duration = Duration::from_secs(10);
+const ANSWER_WAIT: Duration = Duration::from_secs(15);
+/// Clients count on over launches and never use a number twice.
+static SEQUENCE: AtomicU32 = AtomicU32::new(1);
+
+/// The handshake failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RtspError {
+    #[error("RTSP {step}: {error}")]
+    Network { step: &'static str, error: std::io::Error },
+    #[error("RTSP {step}: the host answers with status {status}")]
+    Status { step: &'static str, status: i32 },
+    #[error("RTSP {step}: the answer is one that clients refuse")]
+    Answer { step: &'static str },
+    #[error("the session URL {0:?} is not one of RTSP")]
+    Url(String),
+    #[error("the host offers no layout of {0} channels")]
+    Channels(u8),
+}
+
+/// What the host said about one flow.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowSetup {
+    pub port: u16,
+    pub payload: Option<Payload>,
     pub connect_data: u32,
 }
 
-/// The RTSP side of one launch.
-pub struct Rtsp<'a> {
-    pub address: SocketAddr,
-    pub url: &'a str,
-    pub key: &'a SessionKey,
-    /// Of our next sealed message; counts on over launches.
-    pub sequence: &'a mut u32,
-    pub cseq: u32,
-    /// Normal stereo quality is asked for by this name for the host.
-    pub low_audio: bool,
+/// What the handshake settled.
+pub struct Settled {
+    pub video: FlowSetup,
+    pub audio: FlowSetup,
+    pub control: FlowSetup,
+    pub describe: Describe,
+    pub announced: ClientAnnounce,
 }
 
-impl Rtsp<'_> {
-    fn ask(&mut self, request: &ClientRequest<'_>) -> Result<ClientResponse, String> {
-        let sealed = self.url.starts_with("rtspenc");
-        let mut wire = request.write();
-        if sealed {
-            wire = rtsp::seal(self.key, *self.sequence, Direction::ClientToHost, &wire);
-            *self.sequence += 1;
+/// One handshake.
+pub struct Handshake<'a> {
+    address: SocketAddr,
+    url: &'a str,
+    host: String,
+    key: Option<&'a SessionKey>,
+    cseq: u32,
+    session: Option<String>,
+}
+
+impl<'a> Handshake<'a> {
+    /// `address` is the host as it was reached; its RTSP port and the sealing come from `url`.
+    pub fn new(address: SocketAddr, url: &'a str, key: &'a SessionKey) -> Result<Self, RtspError> {
+        let wrong = || RtspError::Url(url.to_owned());
+        let sealed = url.starts_with("rtspenc://");
+        if !sealed && !url.starts_with("rtsp://") {
+            return Err(wrong());
         }
-        let told = |e: std::io::Error| format!("RTSP {}: {e}", self.address);
-        let mut stream =
-            TcpStream::connect_timeout(&self.address, Duration::from_secs(10)).map_err(told)?;
-        stream.set_read_timeout(Some(Duration::from_secs(15))).map_err(told)?;
-        stream.set_nodelay(true).map_err(told)?;
-        // In pieces, as the library writes.
-        for piece in wire.chunks(536) {
-            stream.write_all(piece).map_err(told)?;
-        }
-        let mut answer = Vec::new();
-        stream.take(1 << 20).read_to_end(&mut answer).map_err(told)?;
-        if sealed {
-            let opened = rtsp::open(self.key, &answer, Direction::HostToClient);
-            answer = opened.map_err(|e| format!("RTSP answer: {e}"))?.1;
-        }
-        let response =
-            ClientResponse::parse(&answer).map_err(|_| "RTSP answer is malformed".to_owned())?;
-        match response.status {
-            200 => Ok(response),
-            code => Err(format!("RTSP {:?} was answered with {code}", request.method)),
-        }
+        let port =
+            url.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).ok_or_else(wrong)?;
+        let address = SocketAddr::new(address.ip(), port);
+        let host = address.ip().to_string();
+        Ok(Self { address, url, host, key: sealed.then_some(key), cseq: 0, session: None })
     }
 
-    fn next(&mut self) -> u32 {
-        self.cseq += 1;
-        self.cseq
+    /// All messages; `announce` decides when the offer is known.
+    pub fn run(
+        mut self,
+        announce: impl FnOnce(&Describe, u16) -> Result<ClientAnnounce, RtspError>,
+    ) -> Result<Settled, RtspError> {
+        let url = self.url;
+        self.ask("OPTIONS", Method::Options, url, "")?;
+        let offer = self.ask("DESCRIBE", Method::Describe, url, "")?;
+        let describe = Describe::parse(offer.body.as_deref().unwrap_or_default());
+        let audio = self.setup("SETUP audio", Flow::Audio)?;
+        let video = self.setup("SETUP video", Flow::Video)?;
+        let control = self.setup("SETUP control", Flow::Control)?;
+        let announced = announce(&describe, video.port)?;
+        let body = announced.write();
+        self.ask("ANNOUNCE", Method::Announce, target_of(Flow::Control), &body)?;
+        self.ask("PLAY", Method::Play, "/", "")?;
+        Ok(Settled { video, audio, control, describe, announced })
     }
 
-    /// The whole handshake; `announce` is completed with what the host offers. Audio pings may start
-    /// as soon as `audio_known` is called.
-    pub fn shake(
-        &mut self,
-        announce: &mut ClientAnnounce,
-        wants: (bool, bool),
-        high_quality: bool,
-    ) -> Result<Settled, String> {
-        let ip = match self.address.ip() {
-            std::net::IpAddr::V6(v6) => format!("[{v6}]"),
-            v4 => v4.to_string(),
-        };
-        let host = if self.low_audio { "0.0.0.0".to_owned() } else { ip };
-        let url = if self.low_audio {
-            format!("rtsp://0.0.0.0:{}", self.address.port())
-        } else {
-            self.url.to_owned()
-        };
-        let base = |method, target, cseq| ClientRequest {
-            method,
-            target,
-            cseq,
-            host: &host,
-            session: None,
-            body: "",
-        };
-        let cseq = self.next();
-        self.ask(&base(Method::Options, &url, cseq))?;
-        let cseq = self.next();
-        let described = self.ask(&base(Method::Describe, &url, cseq))?;
-        let describe = Describe::parse(described.body.as_deref().unwrap_or_default());
-        let cseq = self.next();
-        let audio = self.ask(&ClientRequest::setup(Flow::Audio, cseq, &host, None))?;
-        let session = audio.session().ok_or("no Session in the audio SETUP")?.to_owned();
-        let session = Some(session.as_str());
-        let cseq = self.next();
-        let video = self.ask(&ClientRequest::setup(Flow::Video, cseq, &host, session))?;
-        let cseq = self.next();
-        let control = self.ask(&ClientRequest::setup(Flow::Control, cseq, &host, session))?;
-        announce.encryption = describe.encryption_enabled(wants.0, wants.1);
-        announce.wants_audio_encrypted = wants.1;
-        announce.surround_high = high_quality && announce.channels > 2;
-        announce.video_port = video.server_port().unwrap_or(47998);
-        let body = announce.write();
-        let cseq = self.next();
-        let target = rtsp::target_of(Flow::Control);
-        let with = |method, target, cseq, body| ClientRequest {
-            method,
-            target,
-            cseq,
-            host: &host,
-            session,
-            body,
-        };
-        self.ask(&with(Method::Announce, target, cseq, &body))?;
-        let cseq = self.next();
-        self.ask(&with(Method::Play, "/", cseq, ""))?;
-        Ok(Settled {
-            describe,
-            encryption: announce.encryption,
-            video_port: announce.video_port,
-            audio_port: audio.server_port().unwrap_or(48000),
-            control_port: control.server_port().unwrap_or(47999),
-            payload: video.ping_payload(),
-            connect_data: control.connect_data(),
+    fn setup(&mut self, step: &'static str, flow: Flow) -> Result<FlowSetup, RtspError> {
+        let answer = self.ask(step, Method::Setup, target_of(flow), "")?;
+        if flow == Flow::Audio {
+            let token = answer.session().ok_or(RtspError::Answer { step })?;
+            self.session = Some(token.to_owned());
+        }
+        Ok(FlowSetup {
+            port: answer.server_port().ok_or(RtspError::Answer { step })?,
+            payload: answer.ping_payload(),
+            connect_data: answer.connect_data(),
         })
     }
 
-    /// A connect that sends nothing, as clients probe a port.
-    pub fn probe(address: SocketAddr) {
-        if let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_secs(5)) {
-            let _ = stream.shutdown(Shutdown::Both);
+    fn ask(
+        &mut self,
+        step: &'static str,
+        method: Method,
+        target: &str,
+        body: &str,
+    ) -> Result<ClientResponse, RtspError> {
+        self.cseq += 1;
+        let session = self.session.as_deref();
+        let request =
+            ClientRequest { method, target, cseq: self.cseq, host: &self.host, session, body };
+        let answer =
+            self.exchange(&request.write()).map_err(|error| RtspError::Network { step, error })?;
+        let plain = match self.key {
+            Some(key) => {
+                open(key, &answer, Direction::HostToClient)
+                    .map_err(|_| RtspError::Answer { step })?
+                    .1
+            }
+            None => answer,
+        };
+        let answer = ClientResponse::parse(&plain).map_err(|_| RtspError::Answer { step })?;
+        match answer.status {
+            200 => Ok(answer),
+            status => Err(RtspError::Status { step, status }),
         }
+    }
+
+    fn exchange(&self, request: &[u8]) -> std::io::Result<Vec<u8>> {
+        let mut stream = TcpStream::connect_timeout(&self.address, CONNECT_WAIT)?;
+        stream.set_read_timeout(Some(ANSWER_WAIT))?;
+        stream.set_write_timeout(Some(ANSWER_WAIT))?;
+        match self.key {
+            Some(key) => {
+                let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
+                stream.write_all(&seal(key, sequence, Direction::ClientToHost, request))?;
+            }
+            None => stream.write_all(request)?,
+        }
+        let mut answer = Vec::new();
+        let most = (HEADER_BYTES + RTSP_MESSAGE_BYTES_MAX) as u64;
+        stream.take(most).read_to_end(&mut answer)?;
+        Ok(answer)
     }
 }
