@@ -21,7 +21,7 @@ use pairings::{OwnIdentity, Pairings, Step};
 use sessions::Sessions;
 
 use crate::config::Config;
-use crate::ipc::{AdminAnswer, AdminRequest, AppSummary, ClientId, ClientSummary};
+use crate::ipc::{AdminAnswer, AdminRequest, AppSummary, ClientId, ClientSummary, FromSession};
 use crate::proto::http::{Request, Response};
 use crate::proto::launch::Verb;
 use crate::proto::pairing::{self, PairRequest, Phase};
@@ -129,7 +129,16 @@ impl Host {
                 self.sessions.spawned(session, result, &self.config, &mut cx);
             }
             Event::Session { session, message } => {
+                let client = match &message {
+                    FromSession::Identity { spec, .. } => Some(spec.client),
+                    _ => None,
+                };
                 self.sessions.message(session, message, &self.config, &mut cx);
+                // Removed while this front did not know of the session yet.
+                if let Some(client) = client.filter(|client| !self.clients.contains_key(client)) {
+                    let reason = "this device was removed from the host";
+                    self.sessions.cancel(client, reason, &self.config, &mut cx);
+                }
             }
             Event::SessionExited { session, status, last_words } => {
                 self.sessions.exited(session, &status, &last_words, &self.config, &mut cx);
@@ -149,6 +158,14 @@ impl Host {
     /// New facts about the machine, found off the shards.
     pub fn learn(&mut self, facts: HostFacts) {
         self.facts = facts;
+    }
+
+    /// Whether nothing runs, waits or is on its way.
+    pub fn is_idle(&self) -> bool {
+        self.pairings.is_empty()
+            && self.storing.is_empty()
+            && self.erasing.is_empty()
+            && self.sessions.is_empty()
     }
 
     pub fn sessions(&self) -> &Sessions {

@@ -254,6 +254,10 @@ impl Pairings {
         self.pending.values().map(|p| p.expires).min()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     /// Those that wait for a PIN, for the operator.
     pub fn list(&self, now: Time) -> Vec<PendingPairing> {
         let waiting = self.pending.iter().filter(|(_, p)| p.attempt.awaits_pin());

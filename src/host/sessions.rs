@@ -2,7 +2,7 @@
 //!
 //! It decides; sessions are processes elsewhere. Every wait here has a deadline: a session that does
 //! not come up, answer or go is reported and killed.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -32,6 +32,10 @@ const WILL: Duration = Duration::from_secs(15);
 /// Wills and waiting launches that are kept; the oldest goes first, a launch beyond is refused.
 const WILLS_MAX: usize = 64;
 const WAITING_MAX: usize = 64;
+/// Ended sessions whose belated words are still known as such.
+const ENDED_MAX: usize = 2 * SESSIONS_MAX;
+/// Operators that wait for one session's log; the next one is refused.
+const LOG_ASKED_MAX: usize = 16;
 
 /// Who launches, and over which addresses.
 pub struct From {
@@ -100,7 +104,8 @@ pub struct Sessions {
     /// The key of each client's last launch: a repeated one would repeat IVs.
     last_keys: BTreeMap<ClientId, SessionKey>,
     pub(super) wills: Vec<Will>,
-    next_peer_id: u16,
+    /// Sessions that ended a moment ago, oldest first: what they said before may arrive after.
+    ended: VecDeque<SessionId>,
 }
 
 impl Session {
@@ -125,6 +130,11 @@ impl Sessions {
 
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
+    }
+
+    /// Each session's client, whether it is stopping, and its grant.
+    pub fn table(&self) -> impl Iterator<Item = (SessionId, ClientId, bool, Option<&Grant>)> {
+        self.all.iter().map(|(id, s)| (*id, s.spec.client, s.stopping(), s.grant.as_ref()))
     }
 
     /// The client's session that runs or starts.
@@ -268,12 +278,12 @@ impl Sessions {
     fn plain_pending_elsewhere(&self, id: SessionId, peer: IpAddr) -> bool {
         self.all.iter().any(|(other, session)| {
             let pending = |g: &Grant| !g.encrypted && g.pending() && same_address(g.peer, peer);
-            *other != id && session.grant.as_ref().is_some_and(pending)
+            *other != id && !session.stopping() && session.grant.as_ref().is_some_and(pending)
         })
     }
 
     fn grant(&mut self, id: SessionId, w: Waiting, config: &Config, cx: &mut Context<'_>) {
-        let Some(peer_id) = self.free_peer_id() else {
+        let Some(peer_id) = self.free_peer_id(cx.entropy.next_u64()) else {
             return cx.answer(w.call, w.verb.refusal(503, "No seat is free; try again later"));
         };
         let Some(session) = self.all.get_mut(&id) else { return };
@@ -298,16 +308,14 @@ impl Sessions {
     }
 
     /// A peer id that no live viewer has.
-    fn free_peer_id(&mut self) -> Option<u16> {
+    fn free_peer_id(&self, random: u64) -> Option<u16> {
         let taken = |id| {
             self.all.values().any(|s| s.grant.as_ref().is_some_and(|g| g.wire.peer_id == id))
                 || self.wills.iter().any(|w| w.peer_id == id)
         };
-        let found = (0..ENET_PEER_IDS)
-            .map(|i| (self.next_peer_id + i) % ENET_PEER_IDS)
-            .find(|id| !taken(*id))?;
-        self.next_peer_id = (found + 1) % ENET_PEER_IDS;
-        Some(found)
+        // Not from 0 upwards: a new front would give out the ids of streams that it does not know yet.
+        let start = u16::try_from(random % u64::from(ENET_PEER_IDS)).expect("below the modulus");
+        (0..ENET_PEER_IDS).map(|i| (start + i) % ENET_PEER_IDS).find(|id| !taken(*id))
     }
 
     pub(super) fn spawned(
@@ -404,6 +412,10 @@ impl Sessions {
         config: &Config,
         cx: &mut Context<'_>,
     ) {
+        if self.ended.contains(&id) {
+            return;
+        }
+        let twin = self.of_client(spec.client).filter(|_| !self.all.contains_key(&id));
         let until = cx.now + Duration::from_millis(config.limits.launch_ms);
         let known = self.all.entry(id).or_insert_with(|| {
             let mut adopted = Session::new(spec, State::Starting { until }, cx.now);
@@ -416,8 +428,34 @@ impl Sessions {
         known.pid = Some(pid);
         if started && matches!(known.state, State::Starting { .. }) {
             known.state = State::Running;
-            self.serve_waiting(id, config, cx);
         }
+        if let Some(twin) = twin {
+            self.settle_twins(id, twin, config, cx);
+        }
+        self.serve_all(config, cx);
+    }
+
+    /// A launch came before the word of the client's old session did: the game that runs is kept, if it
+    /// is the same one, and who waits gets it; else the newer wish wins.
+    fn settle_twins(
+        &mut self,
+        old: SessionId,
+        new: SessionId,
+        config: &Config,
+        cx: &mut Context<'_>,
+    ) {
+        let same = self.all[&old].spec.app.id == self.all[&new].spec.app.id;
+        let starts = matches!(self.all[&new].state, State::Starting { .. });
+        let loser = if same && starts && self.all[&old].state == State::Running {
+            let waiting = self.all.get_mut(&new).map(|s| std::mem::take(&mut s.waiting));
+            if let Some(session) = self.all.get_mut(&old) {
+                session.waiting.extend(waiting.unwrap_or_default());
+            }
+            new
+        } else {
+            old
+        };
+        self.stop_session(loser, "this device has another session", config, cx);
     }
 
     /// Tells every waiting launch of the session why nothing comes of it.
@@ -431,6 +469,13 @@ impl Sessions {
     fn stop(&mut self, id: SessionId, until: Time) {
         if let Some(session) = self.all.get_mut(&id).filter(|s| !s.stopping()) {
             session.state = State::Stopping { until };
+        }
+    }
+
+    /// A stopping session answers no ANNOUNCE any more.
+    fn close_waiting(&mut self, id: SessionId, cx: &mut Context<'_>) {
+        if let Some(grant) = self.all.get_mut(&id).and_then(|s| s.grant.as_mut()) {
+            grant.close_waiting(cx);
         }
     }
 
@@ -450,6 +495,10 @@ impl Sessions {
     }
 
     fn gone(&mut self, id: SessionId, cx: &mut Context<'_>) {
+        if self.ended.len() >= ENDED_MAX {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(id);
         let Some(session) = self.all.remove(&id) else { return };
         for admin in session.log_asked {
             let answer = AdminAnswer::Error("The session has ended.".into());
@@ -479,6 +528,7 @@ impl Sessions {
             tracing::warn!(session = %id, "the session does not take messages; killing it");
             self.fail_start(id, "The session does not answer", cx);
             self.stop(id, cx.now + STOP);
+            self.close_waiting(id, cx);
             cx.effects.push(Effect::Kill { session: id });
         }
     }
@@ -499,9 +549,7 @@ impl Sessions {
     fn stop_session(&mut self, id: SessionId, reason: &str, config: &Config, cx: &mut Context<'_>) {
         self.fail_start(id, reason, cx);
         self.stop(id, cx.now + STOP);
-        if let Some(grant) = self.all.get_mut(&id).and_then(|s| s.grant.as_mut()) {
-            grant.close_waiting(cx);
-        }
+        self.close_waiting(id, cx);
         let message = ToSession::Stop { reason: reason.to_owned() };
         cx.effects.push(Effect::Send { session: id, message });
         self.serve_all(config, cx);
@@ -530,6 +578,9 @@ impl Sessions {
     ) -> Result<(), String> {
         let id = self.by_prefix(prefix)?;
         if let Some(session) = self.all.get_mut(&id) {
+            if session.log_asked.len() >= LOG_ASKED_MAX {
+                return Err(format!("Session {id} is asked for its log too often; wait a moment."));
+            }
             session.log_asked.push(admin);
         }
         cx.effects.push(Effect::Send { session: id, message: ToSession::AskLog });
