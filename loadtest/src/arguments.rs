@@ -53,6 +53,7 @@ pub enum Switch {
 }
 
 #[derive(Args, Debug)]
+#[command(args_override_self = true)]
 pub struct Play {
     /// Name or address, with the HTTP port if it is not 47989
     #[arg(long)]

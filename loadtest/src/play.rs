@@ -371,7 +371,7 @@ impl Keys {
         if let Some(pressed) = self.pressed {
             if let Some(changed) = changed.filter(|changed| *changed > pressed) {
                 let micros = u64::try_from((changed - pressed).as_micros()).unwrap_or(u64::MAX);
-                self.round_trips.saturating_record(micros);
+                let _ = self.round_trips.record(micros);
                 self.pressed = None;
             } else if now > pressed + ANSWER_WAIT {
                 self.unanswered += 1;

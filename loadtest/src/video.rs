@@ -40,7 +40,7 @@ pub struct Seen {
     pub last_decoded: Option<Instant>,
     pub decoded: u64,
     pub longest_freeze: Duration,
-    /// Microseconds.
+    /// Microseconds. It grows by itself, so recording never fails.
     pub intervals: Histogram<u64>,
     /// Tenths of a millisecond, as the host tells.
     pub latencies: Histogram<u64>,
@@ -204,7 +204,7 @@ impl Link {
                 seen.statistics = self.receiver.statistics();
                 seen.idrs += u64::from(frame.kind == FrameKind::Idr);
                 if frame.latency != 0 {
-                    seen.latencies.saturating_record(u64::from(frame.latency));
+                    let _ = seen.latencies.record(u64::from(frame.latency));
                 }
                 drop(seen);
                 if let Err(TrySendError::Full(_)) = self.to_decoder.try_send(frame) {
@@ -240,7 +240,7 @@ fn look(picture: Picture, now: Instant, seen: &mut Seen) {
     if let Some(last) = seen.last_decoded {
         let interval = now - last;
         seen.longest_freeze = seen.longest_freeze.max(interval);
-        seen.intervals.saturating_record(u64::try_from(interval.as_micros()).unwrap_or(u64::MAX));
+        let _ = seen.intervals.record(u64::try_from(interval.as_micros()).unwrap_or(u64::MAX));
     }
     seen.first_decoded.get_or_insert(now);
     seen.last_decoded = Some(now);
