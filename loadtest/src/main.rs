@@ -1,1 +1,29 @@
-fn main() {}
+//! moonshard-loadtest: measures a GameStream host, or any TLS server, from outside.
+mod handshake;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Handshake(handshake::Handshake),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Handshake(handshake) => handshake.run(),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("moonshard-loadtest: {error}");
+        ExitCode::from(2)
+    })
+}
