@@ -1,4 +1,6 @@
 //! moonshard-loadtest: measures a GameStream host, or any TLS server, from outside.
+mod attack;
+mod compare;
 mod handshake;
 mod report;
 
@@ -16,11 +18,15 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Handshake(handshake::Handshake),
+    Attack(attack::Attack),
+    Compare(compare::Compare),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Handshake(handshake) => handshake.run(),
+        Command::Attack(attack) => attack.run(),
+        Command::Compare(compare) => compare.run(),
     };
     result.unwrap_or_else(|error| {
         eprintln!("moonshard-loadtest: {error}");
