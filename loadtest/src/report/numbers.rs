@@ -18,6 +18,10 @@ pub const STAGES: [&str; 4] = ["connect", "handshake", "first_byte", "request"];
 pub const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
 
+/// The longest latency that is told apart: two days. Bounds must be given, since a histogram that would
+/// grow by itself does not when it saturates: it counts what is too large as its first, tiny, limit.
+const MICROS_MAX: u64 = 2 * 86_400 * 1_000_000;
+
 pub struct Numbers {
     /// Microseconds, in the order of [`STAGES`].
     stages: [Histogram<u64>; 4],
@@ -33,7 +37,8 @@ pub struct Numbers {
 
 impl Numbers {
     pub fn new(length: Duration) -> Self {
-        let empty = || Histogram::new(3).expect("three digits are allowed");
+        let empty =
+            || Histogram::new_with_bounds(1, MICROS_MAX, 3).expect("these bounds are allowed");
         Self {
             stages: std::array::from_fn(|_| empty()),
             late: empty(),
@@ -178,4 +183,30 @@ pub fn write_hdr_log(file: &Path, steps: &[Numbers]) -> io::Result<()> {
         start += step.length;
     }
     std::fs::write(file, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_answers_are_told_as_slow_and_stages_stay_in_order() {
+        let mut numbers = Numbers::new(Duration::from_secs(1));
+        let start = Instant::now();
+        for (at, ms) in [3, 50, 900, 20_000].into_iter().enumerate() {
+            let after = |part| start + Duration::from_millis(ms * part);
+            let (connected, secured) = (after(1), after(2));
+            let (first_byte, answered) = (after(3), after(4));
+            let resumed = at == 0;
+            let stages = Stages { connected, secured, first_byte, answered, resumed };
+            numbers.answered(start, stages);
+        }
+        for (part, stage) in (1..).zip(STAGES) {
+            for (quantile, ms) in [(0.25, 3), (0.5, 50), (0.75, 900), (1.0, 20_000)] {
+                let (told, true_) = (numbers.quantile(stage, quantile).unwrap(), ms * part * 1000);
+                assert!(told.abs_diff(true_) <= true_ / 500, "{stage} {quantile}: {told} us");
+            }
+        }
+        assert_eq!((numbers.successes(), numbers.json()["resumed"].as_u64()), (4, Some(1)));
+    }
 }
