@@ -126,7 +126,7 @@ fn silent_connections_end_at_the_deadline_while_honest_ones_are_served() {
     let ages = all["attack"]["closed_by_server_at_age"].as_array().unwrap();
     assert!(!ages.is_empty(), "{all}");
     for age in ages {
-        assert!((0..=2000).contains(&age["from_ms"].as_u64().unwrap()), "{all}");
+        assert!((900..=2000).contains(&age["from_ms"].as_u64().unwrap()), "{all}");
     }
     assert!(all["attack"]["ends"]["reset"].as_u64().unwrap() >= 50, "{all}");
 }

@@ -194,7 +194,7 @@ mod tests {
         let mut numbers = Numbers::new(Duration::from_secs(1));
         let start = Instant::now();
         for (at, ms) in [3, 50, 900, 20_000].into_iter().enumerate() {
-            let after = |part| start + Duration::from_millis(ms * part);
+            let after = |part: u64| start + Duration::from_millis(ms * part);
             let (connected, secured) = (after(1), after(2));
             let (first_byte, answered) = (after(3), after(4));
             let resumed = at == 0;
