@@ -122,6 +122,7 @@ pub fn main() -> ExitCode {
         Some("session") => return crate::session::main(),
         Some("encoder") => return crate::encoder::main(),
         Some("pattern") => return crate::pattern::main(),
+        Some("probe-tls") => return crate::ops::metrics::readiness::main(),
         Some("probe") => return crate::media::probe(),
         _ => {}
     }
