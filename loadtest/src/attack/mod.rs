@@ -9,9 +9,9 @@ use clap::Args;
 use serde_json::json;
 
 use self::pack::Kind;
+use crate::figures::slo::Slo;
 use crate::handshake::load::Pace;
 use crate::handshake::{Client, positive, progress, resolve, seconds, tls};
-use crate::figures::slo::Slo;
 
 /// Bad connections to a server of yours, while honest ones are measured
 #[derive(Args, Debug)]

@@ -100,8 +100,8 @@ pub fn main() -> ExitCode {
     let outcome = asked.and_then(|(port, _)| {
         let answer = crate::tls::client::get(port, "/serverinfo?uniqueid=probe", PROBE_MAX)?;
         // A stranger is told 401 in the XML; that, too, is the host's own answer.
-        let whole = answer.starts_with(b"HTTP/1.1 200 ")
-            && answer.windows(5).any(|part| part == b"<root");
+        let whole =
+            answer.starts_with(b"HTTP/1.1 200 ") && answer.windows(5).any(|part| part == b"<root");
         if whole { Ok(()) } else { Err("the answer to /serverinfo is not whole".to_owned()) }
     });
     match outcome {
