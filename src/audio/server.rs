@@ -48,7 +48,7 @@ impl Server {
             format!(
                 ".fail\n\
                  load-module module-native-protocol-unix socket={} auth-anonymous=1\n\
-                 load-module module-null-sink sink_name={SINK} rate=48000 channels={channels} channel_map={}\n\
+                 load-module module-null-sink sink_name={SINK} rate=48000 channels={channels} channel_map={} norewinds=1\n\
                  set-default-sink {SINK}\n",
                 socket.display(),
                 CHANNEL_NAMES[..channels].join(","),
