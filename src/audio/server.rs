@@ -43,12 +43,14 @@ impl Server {
         let _ = std::fs::remove_file(&socket);
         let channels = usize::from(config.channels).clamp(1, CHANNEL_NAMES.len());
         let script = directory.join("pulse.pa");
+        // A sink that can rewind plays two seconds ahead as long as nobody plays; the first sound would
+        // then be heard only behind them.
         std::fs::write(
             &script,
             format!(
                 ".fail\n\
                  load-module module-native-protocol-unix socket={} auth-anonymous=1\n\
-                 load-module module-null-sink sink_name={SINK} rate=48000 channels={channels} channel_map={}\n\
+                 load-module module-null-sink sink_name={SINK} rate=48000 channels={channels} channel_map={} norewinds=1\n\
                  set-default-sink {SINK}\n",
                 socket.display(),
                 CHANNEL_NAMES[..channels].join(","),
