@@ -252,7 +252,7 @@ pub struct SessionSummary {
 
 /// What the front is started with. Its fds, in order: the link to the supervisor; per shard the
 /// HTTPS, HTTP and RTSP listeners; the door's sockets for video, control and audio over IPv4, then
-/// the same three over IPv6 where the machine has it.
+/// the same three over IPv6 where the machine has it; last the sheet for its [`FrontFigures`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FrontBoot {
     pub version: u32,
@@ -261,6 +261,45 @@ pub struct FrontBoot {
     pub shards: Vec<Option<usize>>,
     pub door_ipv6: bool,
     pub encoders: EncoderReport,
+}
+
+/// What the front writes on its sheet several times a second, for the supervisor to read.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FrontFigures {
+    /// CLOCK_MONOTONIC ns of this writing.
+    pub written_ns: u64,
+    pub calls_waiting: u64,
+    pub shards: Vec<ShardFigures>,
+    pub counters: Vec<Counted>,
+    pub times: Vec<Timed>,
+}
+
+/// What one shard shows of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardFigures {
+    /// CLOCK_MONOTONIC ns of its last beat; 0: none yet.
+    pub beat_ns: u64,
+    pub tasks: u64,
+    pub panics: u64,
+    /// How long its thread was ready without a core, ns.
+    pub starved_ns: u64,
+}
+
+/// A number that only grows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    pub name: String,
+    pub meaning: String,
+    pub value: u64,
+}
+
+/// Durations: (upper bound in microseconds, how many were below it), ascending, the last bound open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timed {
+    pub name: String,
+    pub meaning: String,
+    pub cumulative: Vec<(u64, u64)>,
+    pub sum_us: u64,
 }
 
 /// What the encoder probe found; printed as JSON by `moonshard probe`.

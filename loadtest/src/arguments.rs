@@ -16,6 +16,12 @@ pub struct Arguments {
 pub enum Command {
     /// Pair if needed, start an app, watch and hear it, and report
     Play(Box<Play>),
+    /// Load any TLS server with handshakes and requests
+    Handshake(crate::handshake::Handshake),
+    /// Attack a server while honest clients are measured beside it
+    Attack(crate::attack::Attack),
+    /// The same load on two servers in turn
+    Compare(crate::compare::Compare),
 }
 
 /// WIDTHxHEIGHTxFPS.

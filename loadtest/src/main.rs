@@ -1,11 +1,17 @@
-//! moonshard-loadtest: a Moonlight client that measures a GameStream host.
+//! moonshard-loadtest: measures a GameStream host, or any TLS server, from outside: a Moonlight client,
+//! and loads of handshakes.
 //!
-//! It shares the protocol with the host, and nothing else. Exit codes: 0 a clean run, 1 an unclean one,
-//! 2 wrong usage, 3 the host cannot be reached or refuses.
+//! It shares the protocol with the host, and nothing else. Exit codes of `play`: 0 a clean run, 1 an
+//! unclean one, 2 wrong usage, 3 the host cannot be reached or refuses; of the others: 0, 1 for a missed
+//! objective, 2 for wrong usage or an error.
 #![deny(unsafe_code)]
 
 mod arguments;
+mod attack;
+mod compare;
 mod control;
+mod figures;
+mod handshake;
 mod host;
 mod http;
 mod identity;
@@ -24,11 +30,24 @@ use arguments::{Arguments, Command};
 use clap::Parser;
 
 const EXIT_UNCLEAN: u8 = 1;
+const EXIT_ERROR: u8 = 2;
 const EXIT_NO_STREAM: u8 = 3;
 
 fn main() -> ExitCode {
-    let Arguments { command: Command::Play(wanted) } = Arguments::parse();
-    let report = match play::play(&wanted) {
+    let result = match Arguments::parse().command {
+        Command::Play(wanted) => return play_once(&wanted),
+        Command::Handshake(handshake) => handshake.run(),
+        Command::Attack(attack) => attack.run(),
+        Command::Compare(compare) => compare.run(),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("moonshard-loadtest: {error}");
+        ExitCode::from(EXIT_ERROR)
+    })
+}
+
+fn play_once(wanted: &arguments::Play) -> ExitCode {
+    let report = match play::play(wanted) {
         Ok(report) => report,
         Err(error) => {
             eprintln!("moonshard-loadtest: {error}");

@@ -123,6 +123,7 @@ pub fn main() -> ExitCode {
         Some("encoder") => return crate::encoder::main(),
         Some("desktop") => return crate::desktop_app::main(),
         Some("pattern") => return crate::pattern::main(),
+        Some("probe-tls") => return crate::ops::metrics::readiness::main(),
         Some("probe") => return crate::media::probe(),
         _ => {}
     }

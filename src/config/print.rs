@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::{Config, Cores, Limits, Ports};
+use super::{Config, Cores, Limits, Metrics, Ports};
 
 #[derive(Serialize)]
 struct File<'a> {
@@ -20,6 +20,7 @@ struct File<'a> {
     cores: &'a Cores,
     limits: Limits,
     session: Session<'a>,
+    metrics: Metrics,
     apps: Vec<App<'a>>,
 }
 
@@ -74,6 +75,7 @@ impl Config {
                 encoder: &session.encoder,
                 audio: session.audio,
             },
+            metrics: self.metrics,
             apps: self
                 .apps
                 .iter()

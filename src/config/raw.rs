@@ -24,6 +24,7 @@ pub(super) struct File {
     pub cores: Cores,
     pub limits: Limits,
     pub session: Session,
+    pub metrics: Metrics,
     pub apps: Option<Vec<App>>,
 }
 
@@ -68,6 +69,14 @@ pub(super) struct Session {
     pub keyboard_variant: Text,
     pub encoder: Text,
     pub audio: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Metrics {
+    pub enabled: Option<bool>,
+    pub address: Text,
+    pub port: Number,
 }
 
 #[derive(Debug, Deserialize)]

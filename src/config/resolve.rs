@@ -6,7 +6,7 @@ use toml::Spanned;
 
 use super::error::Fault;
 use super::surroundings::Surroundings;
-use super::{App, Config, Cores, Limits, Ports, raw};
+use super::{App, Config, Cores, Limits, Metrics, Ports, raw};
 use crate::ipc::{AppSpec, SessionPolicy};
 use crate::limits::SESSIONS_MAX;
 
@@ -33,6 +33,7 @@ pub(super) fn resolve(file: raw::File, around: &Surroundings) -> Result<Config> 
         external_ip: file.external_ip.as_ref().map(external_ip).transpose()?,
         limits: limits(&file.limits)?,
         session: session(&file.session, &cores)?,
+        metrics: metrics(&file.metrics)?,
         cores,
         fec_percent: number(file.fec_percent.as_ref(), 20, 0..=255)?,
         pairing: file.pairing.unwrap_or(true),
@@ -226,6 +227,18 @@ fn session(raw: &raw::Session, cores: &Cores) -> Result<SessionPolicy> {
         audio: raw.audio.unwrap_or(true),
         media_cores: cores.media.clone(),
     })
+}
+
+fn metrics(raw: &raw::Metrics) -> Result<Metrics> {
+    let default = Metrics::default();
+    let address = match &raw.address {
+        Some(given) => given.get_ref().parse().map_err(|_| {
+            Fault::at(given.span(), "must be an IP address such as \"127.0.0.1\" or \"::1\"")
+        })?,
+        None => default.address,
+    };
+    let port = number(raw.port.as_ref(), default.port, 0..=65535)?;
+    Ok(Metrics { enabled: raw.enabled.unwrap_or(default.enabled), address, port })
 }
 
 /// What is in the list when the file names no app.

@@ -20,6 +20,8 @@ pub struct Config {
     pub cores: Cores,
     pub limits: Limits,
     pub session: SessionPolicy,
+    /// The operators' listener.
+    pub metrics: Metrics,
     /// Parity percentage of video, 0..=255.
     pub fec_percent: u8,
     pub pairing: bool,
@@ -40,6 +42,23 @@ pub struct Ports {
 impl Default for Ports {
     fn default() -> Self {
         Self { https: 47984, http: 47989, rtsp: 48010, video: 47998, control: 47999, audio: 48000 }
+    }
+}
+
+/// Where `/metrics`, `/healthz`, `/readyz` and `/capacity` are answered: plain HTTP, read only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metrics {
+    pub enabled: bool,
+    /// Who may reach it decides who may read: it asks nobody who they are.
+    pub address: std::net::IpAddr,
+    /// 0: any free one, told in the log.
+    pub port: u16,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let address = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+        Self { enabled: true, address, port: 47991 }
     }
 }
 

@@ -37,6 +37,8 @@ impl Program {
                 "--terminal=foot",
                 "--lines=12",
                 "--width=40",
+                "--line-height=22",
+                "--vertical-pad=12",
                 "--background-color=1b212af8",
                 "--text-color=e6eaf0ff",
                 "--match-color=ffb030ff",

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::reception::Service;
+use crate::ipc::{Counted, Timed};
 use crate::shard::ListenFigures;
 
 /// One number that only grows.
@@ -128,6 +129,33 @@ counters! {
     shard_stalls,
     /// Connections of a shard that stood still which no other shard could take
     rescues_failed,
+}
+
+impl Counters {
+    /// All numbers as the supervisor reads them.
+    pub fn counted(&self) -> Vec<Counted> {
+        let all = self.snapshot().into_iter();
+        let owned = |(name, meaning, value): (&str, &str, u64)| Counted {
+            name: name.to_owned(),
+            meaning: meaning.trim().to_owned(),
+            value,
+        };
+        all.map(owned).collect()
+    }
+
+    /// All durations as the supervisor reads them.
+    pub fn timed(&self) -> Vec<Timed> {
+        let timed = |name: &str, meaning: &str, histogram: &Histogram| Timed {
+            name: name.to_owned(),
+            meaning: meaning.to_owned(),
+            cumulative: histogram.cumulative(),
+            sum_us: histogram.sum_us(),
+        };
+        vec![
+            timed("handshake", "From accept to the end of the handshake", &self.handshake_time),
+            timed("answer", "From accept to the whole answer", &self.answer_time),
+        ]
+    }
 }
 
 const BUCKETS: usize = 28;

@@ -44,9 +44,10 @@ use self::store::Store;
 use self::watch::{Pulse, Verdict, Watch};
 use crate::host::event::HostFacts;
 use crate::host::{Host, HostSetup};
-use crate::ipc::FrontBoot;
+use crate::ipc::{FrontBoot, FrontFigures, ShardFigures};
 use crate::proc::boot;
 use crate::proc::link::Link;
+use crate::proc::sheet::Sheet;
 use crate::proto::stream::CodecSupport;
 use crate::shard::{self, TlsAcceptor, now};
 use crate::tls;
@@ -114,6 +115,7 @@ struct Inherited {
     /// HTTPS, HTTP, RTSP of each shard.
     listeners: Vec<[OwnedFd; 3]>,
     door: Vec<OwnedFd>,
+    sheet: Sheet,
 }
 
 fn inherit() -> Result<Inherited, FrontError> {
@@ -121,7 +123,7 @@ fn inherit() -> Result<Inherited, FrontError> {
     let (boot, fds): (FrontBoot, Vec<OwnedFd>) =
         boot::receive(count).map_err(|e| FrontError::Boot(e.to_string()))?;
     let doors = if boot.door_ipv6 { 6 } else { 3 };
-    let expected = 1 + 3 * boot.shards.len() + doors;
+    let expected = 1 + 3 * boot.shards.len() + doors + 1;
     if fds.len() != expected || boot.shards.is_empty() {
         let text = format!("{} descriptors came, {expected} were expected", fds.len());
         return Err(FrontError::Boot(text));
@@ -137,7 +139,9 @@ fn inherit() -> Result<Inherited, FrontError> {
         }
         listeners.push(three);
     }
-    Ok(Inherited { boot, supervisor, listeners, door: fds.collect() })
+    let mut door: Vec<OwnedFd> = fds.collect();
+    let sheet = door.pop().ok_or_else(|| FrontError::Boot("too few descriptors".into()))?;
+    Ok(Inherited { boot, supervisor, listeners, door, sheet: Sheet::from_fd(sheet) })
 }
 
 fn run() -> Result<(), FrontError> {
@@ -183,13 +187,14 @@ fn run() -> Result<(), FrontError> {
     let mut reception = Reception::open(&core, config.limits, TlsAcceptor::new(tls), places)
         .map_err(system("shards"))?;
     let door_thread = door::spawn(door).map_err(system("door thread"))?;
+    publish(&inherited.sheet, &core, reception.shards().vitals());
     bus.serving();
     let bus_stop = bus.stopper();
     let bus_thread = bus::spawn(bus).map_err(system("bus thread"))?;
     let announcement = announce(&config.host_name, config.ports.http, config.mdns);
 
     let threads = [("bus", bus_thread), ("store", store_thread), ("door", door_thread)];
-    let ended = supervise(&core, &mut reception, &threads, &summoned, &codecs);
+    let ended = supervise(&core, &mut reception, &inherited.sheet, &threads, &summoned, &codecs);
     drop(announcement);
     door_stop.stop();
     if !matches!(ended, Err(FrontError::Shard(_) | FrontError::Thread(_) | FrontError::Orphaned)) {
@@ -208,6 +213,7 @@ fn run() -> Result<(), FrontError> {
 fn supervise(
     core: &Core,
     reception: &mut Reception,
+    sheet: &Sheet,
     threads: &[(&'static str, JoinHandle<()>)],
     summoned: &Receiver<Summons>,
     codecs: &CodecSupport,
@@ -231,6 +237,7 @@ fn supervise(
         if let Some(shard) = reception.find_closed() {
             return Err(FrontError::Closed(shard));
         }
+        publish(sheet, core, reception.shards().vitals());
         let vitals = reception.shards().vitals().iter();
         let pulses: Vec<_> =
             vitals.map(|v| Pulse { beat: v.last_beat(), starved: v.starved() }).collect();
@@ -252,6 +259,26 @@ fn supervise(
             facts_due = now() + FACTS_EVERY;
             core.learn(HostFacts { macs: facts::macs(), codecs: codecs.clone() });
         }
+    }
+}
+
+/// Writes down for the supervisor what the front has done and how it is.
+fn publish(sheet: &Sheet, core: &Core, vitals: &[Arc<shard::Vitals>]) {
+    let shards = vitals.iter().map(|vitals| ShardFigures {
+        beat_ns: vitals.last_beat().0,
+        tasks: vitals.tasks(),
+        panics: vitals.panics(),
+        starved_ns: u64::try_from(vitals.starved().as_nanos()).unwrap_or(u64::MAX),
+    });
+    let figures = FrontFigures {
+        written_ns: now().0,
+        calls_waiting: core.calls_waiting() as u64,
+        shards: shards.collect(),
+        counters: core.counters().counted(),
+        times: core.counters().timed(),
+    };
+    if let Err(error) = sheet.write(&figures) {
+        tracing::debug!(%error, "the front's figures were not written");
     }
 }
 

@@ -92,6 +92,7 @@ impl Bench {
             },
             fec_percent: 20,
             pairing: true,
+            metrics: crate::config::Metrics::default(),
             apps: vec![app(1, "Desktop"), app(2, "Pattern")],
         };
         let codecs = CodecSupport { h264: true, hevc: true, av1: true, extra_bits: 0 };

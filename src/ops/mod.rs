@@ -5,6 +5,7 @@ pub mod doctor;
 pub mod io_uring;
 pub mod log;
 pub mod machine;
+pub mod metrics;
 pub mod ports;
 pub mod probe;
 pub mod style;

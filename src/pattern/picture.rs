@@ -79,7 +79,7 @@ impl Places {
             panel: Area::new(0, low, panel, height - low),
             dial: Area::new(panel - dial - inset, low + inset, dial, dial),
             counter: Area::new(inset, low + height / 13, text, height / 11),
-            time: Area::new(inset, low + height / 6, text, height / 22),
+            time: Area::new(inset, low + height / 6, text, height / 20),
         }
     }
 }
@@ -175,12 +175,13 @@ impl Picture {
     fn draw_text(&mut self, canvas: &mut Canvas<'_>, moment: &Moment) {
         let Places { counter, time, .. } = self.places;
         let baseline = counter.y + (counter.height + self.digits.capital_height()) / 2;
-        self.digits.draw(canvas, (counter.x, baseline), ACCENT, &moment.counter.to_string());
+        let number = &mut canvas.within(counter);
+        self.digits.draw(number, (counter.x, baseline), ACCENT, &moment.counter.to_string());
         let baseline = time.y + (time.height + self.small.capital_height()) / 2;
         let (hours, minutes, seconds) = moment.time;
         let text =
             format!("{hours:02}:{minutes:02}:{seconds:02}   press a key: the colour goes on");
-        self.small.draw(canvas, (time.x, baseline), FAINT, &text);
+        self.small.draw(&mut canvas.within(time), (time.x, baseline), FAINT, &text);
     }
 
     fn shown(&self, moment: &Moment) -> Shown {

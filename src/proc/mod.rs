@@ -8,3 +8,4 @@ pub mod boot;
 pub mod child;
 pub mod link;
 pub mod page;
+pub mod sheet;

@@ -2,6 +2,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::sockets::Sockets;
@@ -9,6 +10,7 @@ use crate::ipc::{FrontBoot, FrontOrder, FrontReport, VERSION};
 use crate::proc::boot::{self, Spawn};
 use crate::proc::child::Child;
 use crate::proc::link::{Link, LinkError};
+use crate::proc::sheet::Sheet;
 
 /// Orders that wait for a front that does not read its link; more, and it counts as wedged.
 const ORDERS_MAX: usize = 1024;
@@ -26,6 +28,10 @@ pub struct Front {
     pub draining: Option<Instant>,
     killed: bool,
     orders: VecDeque<FrontOrder>,
+    /// Where it writes what it has done.
+    pub sheet: Arc<Sheet>,
+    /// It was asked which sessions run and has not answered yet.
+    pub asked: bool,
 }
 
 impl Front {
@@ -34,6 +40,8 @@ impl Front {
         let (ours, theirs) = Link::pair()?;
         let mut fds = vec![theirs.as_fd()];
         fds.extend(sockets.fds());
+        let sheet = Sheet::create()?;
+        fds.push(sheet.as_fd());
         let how = Spawn {
             kind: "front",
             label: "",
@@ -51,6 +59,8 @@ impl Front {
             draining: None,
             killed: false,
             orders: VecDeque::new(),
+            sheet: Arc::new(sheet),
+            asked: false,
         };
         front.order(FrontOrder::Hello { version: VERSION });
         Ok(front)

@@ -7,6 +7,7 @@ mod admin;
 mod cgroup;
 mod directory;
 mod front;
+mod notify;
 mod orphans;
 mod run;
 mod session;

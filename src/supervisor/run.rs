@@ -2,6 +2,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -10,6 +11,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions};
 use super::admin::Admin;
 use super::directory::RuntimeDirectory;
 use super::front::{Backoff, Front};
+use super::notify::Notify;
 use super::session::{Remains, Session};
 use super::signals::{self, Signal, Signals};
 use super::sockets::Sockets;
@@ -18,6 +20,7 @@ use crate::ipc::{
     AdminAnswer, AdminRequest, FrontBoot, FrontOrder, FrontReport, SessionId, SessionSpec,
 };
 use crate::limits::SESSIONS_MAX;
+use crate::ops::metrics::board::{Board, FrontSeen};
 
 /// After the first signal to stop, whatever still runs is killed.
 const STOP_GRACE: Duration = Duration::from_millis(3_500);
@@ -29,6 +32,8 @@ const TICK: Duration = Duration::from_secs(1);
 const FAILED_STARTS_MAX: u32 = 3;
 /// Reports taken from the front in a row before others have their turn.
 const REPORTS_IN_A_ROW: usize = 64;
+/// The question of this process itself; visitors count from 1.
+const OWN_QUESTION: u64 = 0;
 
 /// Everything that the supervisor owns.
 pub struct Supervisor {
@@ -48,6 +53,9 @@ pub struct Supervisor {
     pub remains: Vec<Remains>,
     pub next_tick: Instant,
     pub stop: Option<Stop>,
+    /// What operators may know.
+    pub board: Arc<Board>,
+    pub notify: Notify,
 }
 
 /// The end has begun.
@@ -158,6 +166,7 @@ impl Supervisor {
             busy.then_some(self.next_tick),
             self.front.as_ref().and_then(Front::drain_deadline),
             self.stop.map(Stop::deadline),
+            self.notify.deadline(),
         ]
         .into_iter()
         .flatten()
@@ -167,6 +176,9 @@ impl Supervisor {
     /// Does what is due.
     fn pass_time(&mut self, now: Instant) {
         self.admin.expire(now);
+        let board = Arc::clone(&self.board);
+        let lives = || board.known().ailments(crate::shard::now().0).is_empty();
+        self.notify.beat(now, lives);
         if self.front_due.is_some_and(|due| due <= now) {
             self.start_front();
         }
@@ -183,6 +195,7 @@ impl Supervisor {
             self.next_tick = now + TICK;
             self.sessions.values().for_each(Session::bound_log);
             self.remains.retain_mut(|remains| !remains.remove());
+            self.ask_of_sessions();
         }
     }
 
@@ -218,6 +231,8 @@ impl Supervisor {
     fn stop(&mut self) {
         let now = Instant::now();
         self.stop = Some(Stop { since: now, killed: false });
+        self.notify.tell("STOPPING=1\nSTATUS=stopping");
+        self.board.note(|known| known.stopping = true);
         self.front_due = None;
         self.words.stopping(self.sessions.len());
         if let Some(front) = &mut self.front {
@@ -265,6 +280,9 @@ impl Supervisor {
         if let Some(front) = &mut self.front {
             front.drain(Instant::now());
         }
+        let seats = self.boot.config.limits.sessions;
+        self.board.note(|known| known.seats = seats);
+        self.show_front();
     }
 
     /// Removes every trace; the lock goes last.
@@ -296,7 +314,11 @@ impl Supervisor {
         self.sockets.revive();
         match Front::start(&self.boot, &self.sockets) {
             // It finds the sessions that run by itself, in their directories.
-            Ok(front) => self.front = Some(front),
+            Ok(front) => {
+                self.front = Some(front);
+                self.board.note(|known| known.front_starts += 1);
+                self.show_front();
+            }
             Err(error) => {
                 tracing::error!(%error, "the front could not be started");
                 self.front_due = Some(Instant::now() + self.backoff.after(Duration::ZERO));
@@ -309,6 +331,7 @@ impl Supervisor {
             return;
         };
         let Some(mut front) = self.front.take() else { return };
+        self.show_front();
         // What it said before it went still counts, but a session for nobody is not started.
         while let Some(report) = front.report() {
             if !matches!(report, FrontReport::Spawn { .. }) {
@@ -348,6 +371,8 @@ impl Supervisor {
                     front.serving = true;
                 }
                 self.words.serving();
+                self.show_front();
+                self.notify.tell("READY=1\nSTATUS=serving");
             }
             FrontReport::Spawn { spec } => self.start_session(*spec),
             FrontReport::Kill { session } => {
@@ -355,9 +380,39 @@ impl Supervisor {
                     session.kill();
                 }
             }
+            FrontReport::AdminAnswer { id: OWN_QUESTION, answer } => self.learn(answer),
             FrontReport::AdminAnswer { id, answer } => self.admin.answer(id, &answer),
             FrontReport::PairingAsked(pending) => self.words.pairing_asked(&pending),
             FrontReport::PairingEnded { id, outcome } => self.words.pairing_ended(&id, &outcome),
+        }
+    }
+
+    /// For the operators: the front as it is now.
+    fn show_front(&self) {
+        let seen = self.front.as_ref().map(|front| FrontSeen {
+            pid: front.child.pid(),
+            serving: front.serving,
+            draining: front.draining.is_some(),
+            sheet: Arc::clone(&front.sheet),
+        });
+        self.board.note(|known| known.front = seen);
+    }
+
+    /// Asks the front what the sessions do, unless it still owes an answer.
+    fn ask_of_sessions(&mut self) {
+        let wanted = self.boot.config.metrics.enabled && !self.sessions.is_empty();
+        if let Some(front) = self.front.as_mut().filter(|f| wanted && f.serving && !f.asked) {
+            front.asked = true;
+            front.order(FrontOrder::Admin { id: OWN_QUESTION, request: AdminRequest::Sessions });
+        }
+    }
+
+    fn learn(&mut self, answer: AdminAnswer) {
+        if let Some(front) = &mut self.front {
+            front.asked = false;
+        }
+        if let AdminAnswer::Sessions(list) = answer {
+            self.board.note(|known| known.summaries = Some((Instant::now(), list)));
         }
     }
 
@@ -384,11 +439,17 @@ impl Supervisor {
             Ok(session) => {
                 tracing::info!(session = %id, pid = session.pid(), "the session's process runs");
                 let socket = session.socket();
+                let pid = session.pid();
                 self.sessions.insert(id, session);
+                self.board.note(|known| {
+                    known.sessions_started += 1;
+                    known.sessions.insert(id, pid);
+                });
                 self.tell_front(FrontOrder::SessionSpawned { session: id, socket });
             }
             Err(reason) => {
                 tracing::error!(session = %id, reason, "the session was not started");
+                self.board.note(|known| known.sessions_not_started += 1);
                 self.tell_front(FrontOrder::SessionNotSpawned { session: id, reason });
             }
         }
@@ -400,7 +461,13 @@ impl Supervisor {
         let mut except: BTreeSet<u32> = self.sessions.values().map(Session::pid).collect();
         except.extend(self.front.as_ref().map(|front| front.child.pid()));
         let (last_words, mut remains) = session.bury(&except);
-        if status == "exit 0" {
+        let well = status == "exit 0";
+        self.board.note(|known| {
+            known.sessions.remove(&id);
+            let (ok, failed) = &mut known.sessions_ended;
+            *(if well { ok } else { failed }) += 1;
+        });
+        if well {
             tracing::info!(session = %id, status, "the session has ended");
         } else {
             tracing::warn!(session = %id, status, last_words, "the session has ended");

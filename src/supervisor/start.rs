@@ -2,6 +2,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -9,13 +10,16 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use super::admin::Admin;
 use super::directory::{RuntimeDirectory, make_private};
 use super::front::Backoff;
+use super::notify::Notify;
 use super::run::Supervisor;
 use super::session::Session;
 use super::signals::{Signal, Signals};
 use super::sockets::Sockets;
 use super::words::{Facts, Words};
-use crate::config::Config;
+use crate::config::{Config, Metrics};
 use crate::ipc::{FrontBoot, VERSION};
+use crate::ops::metrics::board::{Board, EncoderSeen};
+use crate::ops::metrics::listener;
 use crate::ops::probe::ProbeError;
 use crate::ops::{doctor, machine, probe};
 
@@ -91,7 +95,21 @@ fn start(options: Options) -> Result<Option<Supervisor>, String> {
         gpu: doctor::has_gpu(),
         program: options.program,
     };
-    let words = Words::new(began, &config, &probe, facts);
+    let mut words = Words::new(began, &config, &probe, facts);
+    let board = board(&config, &words, &sessions);
+    if config.metrics.enabled {
+        match listener::start(config.metrics, Arc::clone(&board)) {
+            Ok(at) => {
+                tracing::info!(%at, "operators are answered");
+                words.operators(at);
+            }
+            // Players come first: the host serves them also without.
+            Err(error) => {
+                let Metrics { address, port, .. } = config.metrics;
+                tracing::error!(%address, port, %error, "operators are not answered: see [metrics]");
+            }
+        }
+    }
     let boot = FrontBoot {
         version: VERSION,
         config,
@@ -115,7 +133,26 @@ fn start(options: Options) -> Result<Option<Supervisor>, String> {
         remains: Vec::new(),
         next_tick: began,
         stop: None,
+        board,
+        notify: Notify::from_environment(),
     }))
+}
+
+/// What operators may know from the start on.
+fn board(
+    config: &Config,
+    words: &Words,
+    sessions: &BTreeMap<crate::ipc::SessionId, Session>,
+) -> Arc<Board> {
+    let (name, reason) = words.encoder();
+    let board = Arc::new(Board::default());
+    board.note(|known| {
+        known.seats = config.limits.sessions;
+        known.https = config.ports.https;
+        known.encoder = EncoderSeen { name, reason, probed: Some(Instant::now()) };
+        known.sessions = sessions.iter().map(|(id, session)| (*id, session.pid())).collect();
+    });
+    board
 }
 
 /// As many open files as the system allows: each connection is one.

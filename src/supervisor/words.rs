@@ -1,6 +1,6 @@
 //! What `serve` says to the person in front of it: a few lines at the start, then who wants to pair.
 use std::io::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -52,6 +52,9 @@ pub struct Status {
     state_dir: std::path::PathBuf,
     /// From the start to the first accepted connection, milliseconds; None: not there yet.
     start_ms: Option<u64>,
+    /// Where operators are answered; None: nowhere.
+    #[serde(default)]
+    metrics: Option<SocketAddr>,
 }
 
 impl Status {
@@ -75,6 +78,7 @@ impl Status {
             missing: facts.missing,
             state_dir: config.state_dir.clone(),
             start_ms: None,
+            metrics: None,
         }
     }
 
@@ -165,6 +169,16 @@ impl Words {
     /// The status as JSON.
     pub fn status(&self) -> serde_json::Value {
         serde_json::to_value(&self.status).unwrap_or_default()
+    }
+
+    /// Where operators are answered.
+    pub fn operators(&mut self, at: SocketAddr) {
+        self.status.metrics = Some(at);
+    }
+
+    /// The encoder that streams will use, and why it is this one or none.
+    pub fn encoder(&self) -> (Option<String>, String) {
+        (self.status.encoder.clone(), self.status.encoder_reason.clone())
     }
 
     pub fn has_served(&self) -> bool {

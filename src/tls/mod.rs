@@ -4,6 +4,7 @@
 //!
 //! Who is paired is not known here: authorisation is decided per request by the client certificate's
 //! bytes, also on a resumed connection.
+pub mod client;
 pub mod config;
 pub mod identity;
 pub mod verify;

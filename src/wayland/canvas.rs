@@ -1,5 +1,7 @@
 //! Drawing into a picture of XRGB pixels in memory. It knows nothing of Wayland.
 
+use std::ops::Range;
+
 /// Bytes of a pixel: blue, green, red, and one without a meaning.
 pub const PIXEL_BYTES: usize = 4;
 
@@ -31,6 +33,8 @@ pub struct Canvas<'a> {
     bytes: &'a mut [u8],
     width: usize,
     height: usize,
+    /// Nothing outside is drawn: columns and rows.
+    limits: (Range<usize>, Range<usize>),
 }
 
 impl<'a> Canvas<'a> {
@@ -41,28 +45,35 @@ impl<'a> Canvas<'a> {
     pub fn new(bytes: &'a mut [u8], width: u32, height: u32) -> Self {
         let (width, height) = (width as usize, height as usize);
         assert!(bytes.len() >= width * height * PIXEL_BYTES, "a canvas over too few bytes");
-        Self { bytes, width, height }
+        Self { bytes, width, height, limits: (0..width, 0..height) }
+    }
+
+    /// The same picture, of which only this area can be drawn into.
+    pub fn within(&mut self, area: Area) -> Canvas<'_> {
+        let limits = self.limited(area);
+        Canvas { bytes: self.bytes, width: self.width, height: self.height, limits }
     }
 
     pub fn whole(&self) -> Area {
         Area::new(0, 0, self.width as i32, self.height as i32)
     }
 
-    /// First and last byte of the area's first row, and its rows; None: nothing of it is inside.
-    fn rows(&self, area: Area) -> Option<(usize, usize, std::ops::Range<usize>)> {
-        let clip = |start: i32, length: i32, limit: usize| {
-            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            let end = (i64::from(start) + i64::from(length)).clamp(0, limit);
-            let start = i64::from(start).clamp(0, limit);
-            (start as usize, end as usize)
+    /// The columns and rows of the area that can be drawn into.
+    fn limited(&self, area: Area) -> (Range<usize>, Range<usize>) {
+        let cut = |start: i32, length: i32, limits: &Range<usize>| {
+            let inside = |place: i64| (place.max(0) as usize).clamp(limits.start, limits.end);
+            let start = i64::from(start);
+            inside(start)..inside(start + i64::from(length))
         };
-        let (left, right) = clip(area.x, area.width, self.width);
-        let (top, bottom) = clip(area.y, area.height, self.height);
-        (left < right && top < bottom).then_some((
-            left * PIXEL_BYTES,
-            right * PIXEL_BYTES,
-            top..bottom,
-        ))
+        let (columns, rows) = &self.limits;
+        (cut(area.x, area.width, columns), cut(area.y, area.height, rows))
+    }
+
+    /// First and last byte of the area's first row, and its rows; None: nothing of it is inside.
+    fn rows(&self, area: Area) -> Option<(usize, usize, Range<usize>)> {
+        let (columns, rows) = self.limited(area);
+        let bytes = (columns.start * PIXEL_BYTES, columns.end * PIXEL_BYTES);
+        (!columns.is_empty() && !rows.is_empty()).then_some((bytes.0, bytes.1, rows))
     }
 
     pub fn fill(&mut self, area: Area, colour: u32) {
@@ -105,7 +116,8 @@ impl<'a> Canvas<'a> {
     /// Lays a colour over a pixel; a coverage of 255 hides what was there.
     pub fn blend(&mut self, x: i32, y: i32, colour: u32, coverage: u8) {
         let (Ok(x), Ok(y)) = (usize::try_from(x), usize::try_from(y)) else { return };
-        if x >= self.width || y >= self.height || coverage == 0 {
+        let (columns, rows) = &self.limits;
+        if !columns.contains(&x) || !rows.contains(&y) || coverage == 0 {
             return;
         }
         let start = (y * self.width + x) * PIXEL_BYTES;
@@ -177,9 +189,10 @@ mod tests {
         canvas.fill(Area::new(0, 0, -1, 5), 0xFF_FF_FF);
         canvas.blend(-1, 0, 0xFF_FF_FF, 255);
         canvas.blend(4, 0, 0xFF_FF_FF, 255);
+        canvas.within(Area::new(1, 0, 9, 1)).fill(Area::new(0, 0, 2, 9), 0x11_22_34);
         let lit: Vec<_> = (0..12).filter(|i| at(&bytes, 4, i % 4, i / 4) != 0).collect();
         assert_eq!(lit, [0, 1, 11]);
-        assert_eq!((at(&bytes, 4, 1, 0), at(&bytes, 4, 3, 2)), (0x11_22_33, 0x44_55_66));
+        assert_eq!((at(&bytes, 4, 1, 0), at(&bytes, 4, 3, 2)), (0x11_22_34, 0x44_55_66));
     }
 
     #[test]

@@ -12,11 +12,17 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Directories and a configuration that nothing else uses. Ports are free ones.
 pub struct Place {
     pub dir: tempfile::TempDir,
+    /// Operators are answered, at a free port.
+    pub metrics: bool,
 }
 
 impl Place {
     pub fn new() -> Self {
-        let place = Self { dir: tempfile::tempdir().unwrap() };
+        Self::with_metrics(false)
+    }
+
+    pub fn with_metrics(metrics: bool) -> Self {
+        let place = Self { dir: tempfile::tempdir().unwrap(), metrics };
         std::fs::create_dir(place.dir.path().join("run")).unwrap();
         place.configure("");
         place
@@ -26,7 +32,8 @@ impl Place {
     pub fn configure(&self, more: &str) {
         let text = format!(
             "host_name = \"under-test\"\nmdns = false\n{more}\n[ports]\nhttps = 0\nhttp = 0\n\
-             rtsp = 0\nvideo = 0\ncontrol = 0\naudio = 0\n"
+             rtsp = 0\nvideo = 0\ncontrol = 0\naudio = 0\n[metrics]\nenabled = {}\nport = 0\n",
+            self.metrics
         );
         std::fs::write(self.config(), text).unwrap();
     }

@@ -178,6 +178,7 @@ fn config() -> Config {
         },
         fec_percent: 20,
         pairing: true,
+        metrics: Default::default(),
         apps: vec![app(1), app(2)],
     }
 }
