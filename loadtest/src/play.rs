@@ -206,20 +206,12 @@ impl Running {
 
     fn run(mut self, wanted: &Play, mode: Mode, header: Header) -> Result<Report, PlayError> {
         let mut keys = Keys::new(wanted);
-        let started = Instant::now();
-        let mut end = started + FIRST_FRAME_WAIT;
+        let mut end = Instant::now() + FIRST_FRAME_WAIT;
         let mut progress = Progress::new(wanted);
         let mut first = None;
         while Instant::now() < end && self.control.ended.is_none() {
             self.control.tick().map_err(ControlError::from)?;
-            while let Ok(request) = self.video.requests.try_recv() {
-                self.control.urgent(&match request {
-                    Request::Idr => Message::RequestIdr,
-                    Request::Invalidate { first, last } => {
-                        Message::InvalidateReferenceFrames { first, last }
-                    }
-                });
-            }
+            self.pass_requests_on();
             let (decoded, answer_changed) = {
                 let seen = self.video.seen.lock().expect("no thread panics");
                 progress.show(&seen);
@@ -235,35 +227,58 @@ impl Running {
             std::thread::sleep(Duration::from_millis(2));
         }
         progress.clear();
-        let termination = match (self.control.ended, wanted.drop) {
+        self.finish(wanted, mode, header, &keys)
+    }
+
+    fn pass_requests_on(&mut self) {
+        while let Ok(request) = self.video.requests.try_recv() {
+            self.control.urgent(&match request {
+                Request::Idr => Message::RequestIdr,
+                Request::Invalidate { first, last } => {
+                    Message::InvalidateReferenceFrames { first, last }
+                }
+            });
+        }
+    }
+
+    /// Says goodbye, waits for what is still being decoded, and judges.
+    fn finish(
+        self,
+        wanted: &Play,
+        mode: Mode,
+        header: Header,
+        keys: &Keys,
+    ) -> Result<Report, PlayError> {
+        let ended = self.control.ended;
+        let termination = match (ended, wanted.drop) {
             (Some(Ended::Terminated(TERMINATED_BY_HOST)), _) => "ended by the host".to_owned(),
             (Some(Ended::Terminated(code)), _) => format!("ended by the host, code {code:#010x}"),
             (Some(Ended::Disconnected), _) => "the connection was lost".to_owned(),
             (None, true) => "vanished".to_owned(),
             (None, false) => "said goodbye".to_owned(),
         };
-        let graceful = self.control.ended.is_none();
         let unopened = self.control.unopened;
         if !wanted.drop {
             self.control.disconnect();
         }
         let (seen, heard) = (self.video.finish(), self.sound.finish());
-        let findings = Findings {
-            seen: &seen,
-            heard: &heard,
-            launched: self.launched,
-            round_trips: &keys.round_trips,
-            unanswered: keys.unanswered,
-            termination,
-        };
-        let mut report = Report::new(header, &findings);
+        let mut report = Report::new(
+            header,
+            &Findings {
+                seen: &seen,
+                heard: &heard,
+                launched: self.launched,
+                round_trips: &keys.round_trips,
+                unanswered: keys.unanswered,
+                termination,
+            },
+        );
         if let (Some(path), Some(picture)) = (&wanted.save_frame, &seen.picture) {
             let saved = picture.save(path);
             saved.map_err(|error| PlayError::Save { path: path.clone(), error })?;
         }
-        if !graceful {
-            let how = report.termination.clone();
-            report.blame(how);
+        if ended.is_some() {
+            report.blame(report.termination.clone());
         }
         if unopened > 0 {
             report.blame(format!("{unopened} control messages did not open"));

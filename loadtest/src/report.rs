@@ -74,6 +74,8 @@ pub struct Report {
     pub audio_repaired: u64,
     pub audio_decode_errors: u64,
     pub audio_longest_silence_ms: f64,
+    /// In steps of 100 ms.
+    pub audio_silent_ms: u64,
     pub audio_hz: Option<f64>,
     pub input_round_trip_ms: Option<Percentiles>,
     pub input_unanswered: u64,
@@ -143,6 +145,7 @@ impl Report {
             audio_repaired: heard.statistics.repaired,
             audio_decode_errors: heard.decode_errors + heard.statistics.unopened,
             audio_longest_silence_ms: ms(heard.longest_silence),
+            audio_silent_ms: heard.ear.silent_windows * 100,
             audio_hz: heard.ear.hertz().map(round),
             input_round_trip_ms: Percentiles::of(findings.round_trips, 0.001),
             input_unanswered: findings.unanswered,

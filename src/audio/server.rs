@@ -43,6 +43,8 @@ impl Server {
         let _ = std::fs::remove_file(&socket);
         let channels = usize::from(config.channels).clamp(1, CHANNEL_NAMES.len());
         let script = directory.join("pulse.pa");
+        // A sink that can rewind plays two seconds ahead as long as nobody plays; the first sound would
+        // then be heard only behind them.
         std::fs::write(
             &script,
             format!(

@@ -262,7 +262,7 @@ impl Client<'_> {
     }
 
     /// Plays; there must be no stream. What the client says of it.
-    pub fn is_refused(self) -> String {
+    pub fn refused(self) -> String {
         let output = self.output();
         assert_eq!(output.status.code(), Some(3), "{output:?}");
         String::from_utf8(output.stderr).unwrap()
