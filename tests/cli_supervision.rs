@@ -132,9 +132,12 @@ fn session() -> ExitCode {
             eprintln!("these are my last words");
             ExitCode::from(3)
         }
-        "deaf" => loop {
-            std::thread::sleep(PATIENCE);
-        },
+        "deaf" => {
+            while boot.directory.exists() {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            ExitCode::FAILURE
+        }
         "parent" => {
             // One in a process group of its own, one that has left its parent and its name as well.
             rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
@@ -155,16 +158,16 @@ fn session() -> ExitCode {
         "talkative" => {
             let line = "x".repeat(99);
             (0..30_000).for_each(|_| println!("{line}"));
-            obey(&fds[0])
+            obey(&fds[0], &boot.directory)
         }
-        _ => obey(&fds[0]),
+        _ => obey(&fds[0], &boot.directory),
     }
 }
 
-/// Waits on its link for the order to stop.
-fn obey(listener: &std::os::fd::OwnedFd) -> ExitCode {
+/// Waits on its link for the order to stop; without its directory the test itself is over.
+fn obey(listener: &std::os::fd::OwnedFd, directory: &std::path::Path) -> ExitCode {
     let mut links = Vec::new();
-    loop {
+    while directory.exists() {
         links.extend(Link::accept(listener.as_fd()).unwrap());
         for link in &links {
             if let Ok((ToSession::Stop { reason }, _)) = link.receive::<ToSession>() {
@@ -174,6 +177,7 @@ fn obey(listener: &std::os::fd::OwnedFd) -> ExitCode {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+    ExitCode::FAILURE
 }
 
 // The test's side ---------------------------------------------------------------------------------
