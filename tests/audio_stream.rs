@@ -243,6 +243,54 @@ fn silence_is_sent_too_and_numbers_go_on_when_the_socket_moves() {
     let (socket, client) = flow();
     attach(&audio, socket, &spec, 6);
     assert_eq!(first_number(&client), 0);
+    // The same key with another quality: another encoder, whose blocks begin where they may.
+    for _ in 0..20 {
+        last = first_number(&client);
+    }
+    let (socket, client) = flow();
+    attach(&audio, socket, &self::spec(2, Quality::High, true), 6);
+    let next = first_number(&client);
+    assert!(next > last && next.is_multiple_of(4), "{next} after {last}");
+    assert_eq!(audio.figures()["errors"], 0.0);
+}
+
+#[test]
+fn a_sink_of_eight_channels_is_mixed_to_a_stereo_viewer() {
+    let dir = tempfile::tempdir().unwrap();
+    let audio = start(dir.path(), 8);
+    let spec = spec(2, Quality::High, true);
+    let (socket, client) = flow();
+    attach(&audio, socket, &spec, 1);
+    let mut client = Client::new(client, &spec, Quality::High, 1);
+    let _tone = Tone::play(&audio, 440.0, 8, 2);
+    client.expect_tone(0, 440.0);
+    client.expect_tone(1, 440.0);
+}
+
+#[test]
+fn a_server_that_stands_still_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let audio = start(dir.path(), 2);
+    let spec = spec(2, Quality::High, false);
+    let (socket, client) = flow();
+    attach(&audio, socket, &spec, 1);
+    let mut client = Client::new(client, &spec, Quality::High, 1);
+    let tone = Tone::play(&audio, 440.0, 2, 1);
+    client.expect_tone(1, 440.0);
+    let servers = servers_of(dir.path());
+    Command::new("kill").args(["-STOP", &servers[0].to_string()]).status().unwrap();
+    let start = Instant::now();
+    while audio.figures()["server_restarts"] < 1.0 {
+        assert!(start.elapsed() < PATIENCE, "the server is not replaced");
+        client.hear(10);
+    }
+    assert_eq!(audio.figures()["stalls"], 1.0);
+    drop(tone);
+    while std::os::unix::net::UnixStream::connect(dir.path().join("pulse.sock")).is_err() {
+        client.hear(10);
+    }
+    let _tone = Tone::play(&audio, 660.0, 2, 0);
+    client.expect_tone(0, 660.0);
 }
 
 #[test]

@@ -14,11 +14,12 @@ use libpulse_binding::stream::{FlagSet, PeekResult, SeekMode, State, Stream};
 use libpulse_binding::time::MicroSeconds;
 
 use super::server::SINK;
-use crate::time::Time;
 
 pub const RATE: u32 = 48_000;
 /// Samples per channel in 5 ms: what the server is asked to deliver at once.
 const FRAGMENT: u32 = RATE / 200;
+/// Two fragments of eight channels: how much silence goes out at once.
+static ZEROS: [u8; 2 * FRAGMENT as usize * 8 * 2] = [0; 2 * FRAGMENT as usize * 8 * 2];
 /// Samples per channel that wait to be spoken; the oldest go first.
 const HEARD_MAX: usize = RATE as usize / 5;
 
@@ -28,8 +29,6 @@ pub struct Ears {
     listening: Option<Listening>,
     context: Context,
     mainloop: Mainloop,
-    /// It must stand by then.
-    until: Time,
 }
 
 struct Listening {
@@ -41,30 +40,26 @@ struct Listening {
 
 impl Ears {
     /// Begins to connect. None: libpulse refuses, which it does only without memory.
-    pub fn connect(address: &str, until: Time) -> Option<Self> {
+    pub fn connect(address: &str) -> Option<Self> {
         let mainloop = Mainloop::new()?;
         let mut context = Context::new(&mainloop, "moonshard")?;
         context.connect(Some(address), ContextFlags::NOAUTOSPAWN, None).ok()?;
-        Some(Self { listening: None, context, mainloop, until })
+        Some(Self { listening: None, context, mainloop })
     }
 
     pub fn is_connected(&self) -> bool {
         self.context.get_state() == ContextState::Ready
     }
 
-    /// It should have been connected by now.
-    pub fn overdue(&self, now: Time) -> bool {
-        !self.is_connected() && now > self.until
-    }
-
-    pub fn stop_listening(&mut self) {
+    fn stop_listening(&mut self) {
         if let Some(mut listening) = self.listening.take() {
             let _ = listening.record.disconnect();
             let _ = listening.silence.disconnect();
         }
     }
 
-    /// Waits at most `wait` for news and takes them in. `wanted`: channels to listen with.
+    /// Waits at most `wait` for news and takes them in. `wanted`: channels to listen with, which the
+    /// server mixes to; none means that nobody listens.
     pub fn turn(&mut self, wanted: Option<u8>, wait: Duration) -> Result<(), &'static str> {
         self.mainloop
             .prepare(Some(MicroSeconds(u64::try_from(wait.as_micros()).unwrap_or(0))))
@@ -75,6 +70,9 @@ impl Ears {
             ContextState::Failed | ContextState::Terminated => return Err("disconnected"),
             ContextState::Ready => {}
             _ => return Ok(()),
+        }
+        if self.listening.as_ref().is_some_and(|listening| Some(listening.channels) != wanted) {
+            self.stop_listening();
         }
         if self.listening.is_none()
             && let Some(channels) = wanted
@@ -133,8 +131,8 @@ impl Listening {
         if self.silence.get_state() == State::Ready
             && let Some(room) = self.silence.writable_size().filter(|room| *room > 0)
         {
-            let zeros = vec![0; room.min(usize::from(self.channels) * 2 * HEARD_MAX)];
-            self.silence.write_copy(&zeros, 0, SeekMode::Relative).map_err(|_| "silence failed")?;
+            let zeros = &ZEROS[..room.min(ZEROS.len())];
+            self.silence.write_copy(zeros, 0, SeekMode::Relative).map_err(|_| "silence failed")?;
         }
         if self.record.get_state() != State::Ready {
             return Ok(());

@@ -7,6 +7,7 @@
 //! Only this folder names libpulse and libopus.
 mod ears;
 mod opus;
+mod priority;
 mod server;
 mod voice;
 
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -33,13 +34,20 @@ use crate::time::Time;
 
 /// Orders that wait for the thread; it takes them every few milliseconds.
 const ORDERS_MAX: usize = 16;
-/// How long one turn of the thread waits for the server, with and without a viewer.
-const TURN: Duration = Duration::from_millis(2);
+/// How long one turn of the thread waits for the server at least, at most, and without a viewer.
+const TURN_MIN: Duration = Duration::from_millis(1);
+const TURN: Duration = Duration::from_millis(20);
 const IDLE_TURN: Duration = Duration::from_millis(50);
-/// A connection to the server must stand within this; a restart of it waits from the first to the last.
+/// A connection to the server must stand within this, tried this often.
 const CONNECT: Duration = Duration::from_secs(5);
+const CONNECT_EVERY: Duration = Duration::from_millis(20);
+/// A server that gives a listener nothing for this long is replaced. Apps lose their connection by
+/// that, so it must not be hasty.
+const STALL: Duration = Duration::from_secs(2);
+/// A restart waits from the first to the last; one that stood for the third begins with the first.
 const BACK_OFF: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(2);
+const STOOD: Duration = Duration::from_secs(10);
 /// How long a start waits for the server.
 const READY: Duration = Duration::from_secs(1);
 /// How long the end waits for the thread.
@@ -91,6 +99,7 @@ struct Counts {
     silences: AtomicU64,
     dropped_frames: AtomicU64,
     server_restarts: AtomicU64,
+    stalls: AtomicU64,
     errors: AtomicU64,
 }
 
@@ -115,9 +124,10 @@ pub struct Audio {
 /// # Errors
 /// See [`AudioError`].
 pub fn start(config: AudioConfig) -> Result<Audio, AudioError> {
-    let server = Server::start(&config).map_err(AudioError::Server)?;
+    let mut server = Server::start(&config).map_err(AudioError::Server)?;
     let until = now() + READY;
-    while UnixStream::connect(server::socket(&config.runtime_dir)).is_err() && now() < until {
+    let is_up = || UnixStream::connect(server::socket(&config.runtime_dir)).is_ok();
+    while !is_up() && now() < until && !server.has_ended() {
         std::thread::sleep(Duration::from_millis(2));
     }
     let address = format!("unix:{}", server::socket(&config.runtime_dir).display());
@@ -161,6 +171,7 @@ impl Audio {
             ("silences", &c.silences),
             ("dropped_frames", &c.dropped_frames),
             ("server_restarts", &c.server_restarts),
+            ("stalls", &c.stalls),
             ("errors", &c.errors),
         ];
         all.map(|(name, n)| (name.to_owned(), n.load(Ordering::Relaxed) as f64)).into()
@@ -184,27 +195,39 @@ struct Player {
     address: String,
     counts: Arc<Counts>,
     server: Option<Server>,
-    /// When the server may be started again, and how long the wait after that will be.
-    again: (Time, Duration),
+    /// When the server was last started, and how long the wait before another start is.
+    started: Time,
+    back_off: Duration,
     ears: Option<Ears>,
+    /// When to connect again, and by when a connection must stand.
+    connect_at: Time,
+    connect_by: Time,
     voice: Option<Voice>,
 }
 
 impl Player {
     fn new(config: AudioConfig, server: Server, address: String, counts: Arc<Counts>) -> Self {
-        let again = (now(), BACK_OFF);
-        Self { config, address, counts, server: Some(server), again, ears: None, voice: None }
+        let now = now();
+        Self {
+            config,
+            address,
+            counts,
+            server: Some(server),
+            started: now,
+            back_off: BACK_OFF,
+            ears: None,
+            connect_at: now,
+            connect_by: now + CONNECT,
+            voice: None,
+        }
     }
 
     fn run(mut self, orders: &Receiver<Order>) {
-        prefer_this_thread();
+        priority::prefer_this_thread();
         loop {
             match orders.try_recv() {
                 Ok(Order::Attach(viewer)) => self.attach(*viewer),
-                Ok(Order::Detach) => {
-                    self.voice.iter_mut().for_each(Voice::mute);
-                    self.ears.iter_mut().for_each(Ears::stop_listening);
-                }
+                Ok(Order::Detach) => self.voice.iter_mut().for_each(Voice::mute),
                 Ok(Order::End) | Err(TryRecvError::Disconnected) => return,
                 Err(TryRecvError::Empty) => self.turn(),
             }
@@ -212,84 +235,94 @@ impl Player {
     }
 
     fn attach(&mut self, viewer: AudioViewer) {
-        match self.voice.as_mut().filter(|voice| voice.belongs_to(&viewer)) {
-            Some(voice) => voice.unmute(viewer.socket, now()),
-            None => match Voice::new(viewer, now()) {
-                Ok(voice) => self.voice = Some(voice),
-                Err(error) => {
-                    Counts::add(&self.counts.errors, 1);
-                    tracing::error!(%error, "no sound for this viewer");
-                }
-            },
+        if let Some(voice) = self.voice.as_mut().filter(|voice| voice.belongs_to(&viewer)) {
+            return voice.unmute(viewer.socket, now());
         }
-        // Another viewer may want another number of channels.
-        self.ears.iter_mut().for_each(Ears::stop_listening);
+        match Voice::new(viewer, self.voice.as_ref(), now()) {
+            Ok(voice) => self.voice = Some(voice),
+            Err(error) => {
+                Counts::add(&self.counts.errors, 1);
+                tracing::error!(%error, "no sound for this viewer");
+                self.voice.iter_mut().for_each(Voice::mute);
+            }
+        }
     }
 
     /// One turn: the server, what it plays, and what is due.
     fn turn(&mut self) {
         self.keep_server();
-        let wanted = self.voice.as_ref().filter(|voice| voice.sounds()).map(Voice::channels);
-        let wait = if wanted.is_some() { TURN } else { IDLE_TURN };
-        let Some(ears) = &mut self.ears else {
-            std::thread::sleep(wait);
-            return self.speak_silence();
-        };
-        if let Err(error) = ears.turn(wanted, wait) {
-            tracing::warn!(error, "the connection to the audio server is lost");
-            self.ears = None;
-        } else if let (Some(voice), Some(ears)) = (&mut self.voice, &mut self.ears) {
-            voice.speak(ears.heard(), now(), &self.counts);
+        let voice = self.voice.as_ref().filter(|voice| voice.sounds());
+        let wanted = voice.map(Voice::channels);
+        let wait = voice.map_or(IDLE_TURN, |v| v.silence_due().since(now()).clamp(TURN_MIN, TURN));
+        match &mut self.ears {
+            None => std::thread::sleep(wait.min(CONNECT_EVERY)),
+            Some(ears) => match ears.turn(wanted, wait) {
+                Ok(()) => {
+                    if let Some(voice) = &mut self.voice {
+                        voice.speak(ears.heard(), now(), &self.counts);
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(error, "no connection to the audio server");
+                    self.ears = None;
+                    self.connect_at = now() + CONNECT_EVERY;
+                }
+            },
         }
-        self.speak_silence();
-    }
-
-    fn speak_silence(&mut self) {
         if let Some(voice) = &mut self.voice {
             voice.fill_gap(now(), &self.counts);
         }
     }
 
-    /// Starts the server again when it has ended or does not answer, and connects to it.
+    /// Replaces a server that has ended or stands still, and connects to it.
     fn keep_server(&mut self) {
-        if self.server.as_mut().is_some_and(Server::has_ended) {
-            tracing::warn!("the audio server has ended");
-            self.server = None;
-            self.ears = None;
-        }
-        if self.ears.as_ref().is_some_and(|ears| ears.overdue(now())) {
-            tracing::warn!("the audio server does not answer");
-            self.server = None;
-            self.ears = None;
-        }
-        let (at, wait) = self.again;
-        if self.server.is_none() && now() >= at {
-            self.again = (now() + wait, (wait * 2).min(BACK_OFF_MAX));
-            match Server::start(&self.config) {
-                Ok(server) => {
-                    Counts::add(&self.counts.server_restarts, 1);
-                    self.server = Some(server);
-                }
-                Err(error) => tracing::warn!(%error, "the audio server cannot be started"),
-            }
-        }
-        if self.ears.is_none() && self.server.is_some() && server::socket(self.directory()).exists()
-        {
-            self.ears = Ears::connect(&self.address, now() + CONNECT);
-        }
+        let now = now();
         if self.ears.as_ref().is_some_and(Ears::is_connected) {
-            self.again.1 = BACK_OFF;
+            self.connect_by = now + CONNECT;
+        } else {
+            // A server that only starts does not stand still.
+            self.voice.iter_mut().for_each(Voice::forget_gap);
+        }
+        if self.server.as_mut().is_some_and(Server::has_ended) {
+            self.lose_server("it has ended");
+        } else if self.server.is_some() && now > self.connect_by {
+            Counts::add(&self.counts.stalls, 1);
+            self.lose_server("it does not answer");
+        } else if self.server.is_some() && self.voice.as_ref().is_some_and(|v| v.gap() > STALL) {
+            Counts::add(&self.counts.stalls, 1);
+            self.lose_server("it stands still");
+        }
+        if self.server.is_none() && now > self.connect_at {
+            self.start_server(now);
+        }
+        if self.server.is_some() && self.ears.is_none() && now >= self.connect_at {
+            self.connect_at = now + CONNECT_EVERY;
+            self.ears = Ears::connect(&self.address);
         }
     }
 
-    fn directory(&self) -> &Path {
-        &self.config.runtime_dir
+    fn lose_server(&mut self, why: &str) {
+        tracing::warn!(why, "the audio server is lost");
+        self.ears = None;
+        self.server = None;
+        if now().since(self.started) > STOOD {
+            self.back_off = BACK_OFF;
+        }
+        self.connect_at = now() + self.back_off;
     }
-}
 
-/// A little ahead of the rest, where that is allowed; what the thread starts is not.
-fn prefer_this_thread() {
-    if let Err(error) = rustix::process::nice(-10) {
-        tracing::debug!(%error, "the audio thread has no priority of its own");
+    fn start_server(&mut self, now: Time) {
+        self.started = now;
+        self.connect_at = now + self.back_off;
+        self.connect_by = now + CONNECT;
+        self.back_off = (self.back_off * 2).min(BACK_OFF_MAX);
+        match Server::start(&self.config) {
+            Ok(server) => {
+                Counts::add(&self.counts.server_restarts, 1);
+                self.connect_at = now + CONNECT_EVERY;
+                self.server = Some(server);
+            }
+            Err(error) => tracing::warn!(%error, "the audio server cannot be started"),
+        }
     }
 }

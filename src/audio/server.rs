@@ -61,7 +61,12 @@ impl Server {
         command
             .args(["-n", "--daemonize=no", "--use-pid-file=no", "--exit-idle-time=-1"])
             .args(["--realtime=no", "--high-priority=no", "--disable-shm=yes", "--log-level=error"])
-            .args(["--log-target=stderr", "-F"])
+            .args([
+                "--log-target=stderr",
+                "--disallow-exit=yes",
+                "--disallow-module-loading=yes",
+                "-F",
+            ])
             .arg(&script)
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")

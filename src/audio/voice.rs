@@ -22,36 +22,46 @@ const PATIENCE: Duration = Duration::from_millis(30);
 pub struct Voice {
     spec: AudioSpec,
     key: SessionKey,
+    rikeyid: i32,
     encoder: OpusEncoder,
     packetizer: AudioPacketizer,
     socket: Option<MediaSocket>,
     /// When the next packet is due.
     due: Time,
+    /// Packets of silence that took the place of sound since there last was some.
+    gap: u32,
     pcm: Vec<i16>,
     opus: Vec<u8>,
 }
 
 impl Voice {
-    pub fn new(viewer: AudioViewer, now: Time) -> Result<Self, OpusError> {
+    /// `before`: whose place it takes. With the same key the numbers go on in the next block, since the
+    /// IVs are made from them.
+    pub fn new(viewer: AudioViewer, before: Option<&Self>, now: Time) -> Result<Self, OpusError> {
         let AudioViewer { socket, spec, key, rikeyid } = viewer;
         let encoder = OpusEncoder::new(&spec)?;
         let encryption = spec.encrypted.then(|| Encryption { key: key.clone(), rikeyid });
         let parameters = AudioParameters { packet_ms: spec.packet_ms, encryption };
+        let before = before.filter(|before| before.key == key);
+        let first = before.map_or(0, |b| b.packetizer.sequence().wrapping_add(3) & !3);
+        let timestamp = u32::from(first) * u32::from(spec.packet_ms);
         Ok(Self {
-            packetizer: AudioPacketizer::new(&parameters, 0, 0),
+            packetizer: AudioPacketizer::new(&parameters, first, timestamp),
             socket: Some(MediaSocket::new(socket, Traffic::Audio, spec.qos)),
             due: now,
+            gap: 0,
             pcm: Vec::with_capacity(encoder.frame_samples()),
             opus: vec![0; DATAGRAM_BYTES_MAX],
             spec,
             key,
+            rikeyid,
             encoder,
         })
     }
 
     /// The viewer's stream is this one, over whatever socket.
     pub fn belongs_to(&self, viewer: &AudioViewer) -> bool {
-        self.key == viewer.key
+        self.key == viewer.key && self.rikeyid == viewer.rikeyid && self.spec == viewer.spec
     }
 
     pub fn channels(&self) -> u8 {
@@ -70,6 +80,22 @@ impl Voice {
     pub fn unmute(&mut self, socket: OwnedFd, now: Time) {
         self.socket = Some(MediaSocket::new(socket, Traffic::Audio, self.spec.qos));
         self.due = now;
+        self.gap = 0;
+    }
+
+    /// When silence must take the place of sound that does not come.
+    pub fn silence_due(&self) -> Time {
+        self.due + PATIENCE
+    }
+
+    /// How long silence has taken the place of sound; time in which we stood still does not count.
+    pub fn gap(&self) -> Duration {
+        self.packet() * self.gap
+    }
+
+    /// No server is connected: it is not one that stands still.
+    pub fn forget_gap(&mut self) {
+        self.gap = 0;
     }
 
     /// Sends all whole frames of what was heard.
@@ -87,12 +113,13 @@ impl Voice {
             self.send(now, counts);
             // The server's clock is the cadence, as long as it ticks.
             self.due = now + self.packet();
+            self.gap = 0;
         }
     }
 
     /// Sends silence if the sound is late, one packet per packet time.
     pub fn fill_gap(&mut self, now: Time, counts: &Counts) {
-        if !self.sounds() || now < self.due + PATIENCE {
+        if !self.sounds() || now < self.silence_due() {
             return;
         }
         // A thread that itself stood still has nothing to make up for.
@@ -103,6 +130,7 @@ impl Voice {
         self.pcm.resize(self.encoder.frame_samples(), 0);
         self.send(now, counts);
         Counts::add(&counts.silences, 1);
+        self.gap = self.gap.saturating_add(1);
         self.due = self.due + self.packet();
     }
 
