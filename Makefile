@@ -39,7 +39,7 @@ build: packages rust ## Install what is missing and build
 	cargo build --release --locked
 
 test: packages rust ## Install what the tests need and run them all
-	cargo test --workspace --locked
+	cargo test --workspace --locked --no-fail-fast
 
 check: packages rust ## Format, lints and the tests of the pure ring; seconds when warm
 	cargo fmt --all --check

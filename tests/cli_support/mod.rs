@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 /// No step of a test takes longer, unless something is wrong.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// A host is gone within five seconds of SIGTERM; what is above that is for slow machines.
+pub const STOPPED_BY: Duration = Duration::from_secs(10);
 
 /// Directories and a configuration that nothing else uses. Ports are free ones.
 pub struct Place {
