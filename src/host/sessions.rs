@@ -18,11 +18,15 @@ use crate::ipc::{
 use crate::limits::{ENET_PEER_IDS, SESSIONS_MAX};
 use crate::proto::http::Query;
 use crate::proto::launch::{LaunchRequest, Verb, session_url, started};
-use crate::proto::secret::SessionKey;
 use crate::proto::stream::Mode;
 use crate::proto::surround::Layout;
 use crate::time::Time;
 
+mod keys;
+use keys::UsedKeys;
+
+/// The answer to a key that would repeat IVs.
+const KEY_USED: &str = "This rikey was used by a launch before; start the app again";
 /// A session that was told to stop is killed after this.
 const STOP: Duration = Duration::from_secs(5);
 /// A second plain launch from one address waits at most this long for the first to be through.
@@ -101,8 +105,7 @@ pub(super) struct Will {
 #[derive(Default)]
 pub struct Sessions {
     pub(super) all: BTreeMap<SessionId, Session>,
-    /// The key of each client's last launch: a repeated one would repeat IVs.
-    last_keys: BTreeMap<ClientId, SessionKey>,
+    keys: UsedKeys,
     pub(super) wills: Vec<Will>,
     /// Sessions that ended a moment ago, oldest first: what they said before may arrive after.
     ended: VecDeque<SessionId>,
@@ -167,12 +170,8 @@ impl Sessions {
         let refuse = |cx: &mut Context<'_>, code, text: &str| {
             cx.answer(call, verb.refusal(code, text));
         };
-        if self.last_keys.get(&from.client) == Some(&request.rikey) {
-            return refuse(
-                cx,
-                400,
-                "This rikey was used by the launch before; start the app again",
-            );
+        if self.keys.holds(from.client, &request.rikey) {
+            return refuse(cx, 400, KEY_USED);
         }
         let running = self.of_client(from.client);
         let id = match (verb, running) {
@@ -200,7 +199,6 @@ impl Sessions {
                 }
             }
         };
-        self.last_keys.insert(from.client, request.rikey.clone());
         let session = self.all.get_mut(&id).expect("found or made above");
         if session.waiting.len() >= WAITING_MAX {
             return refuse(cx, 503, "Too many launches are waiting; try again");
@@ -287,6 +285,11 @@ impl Sessions {
             return cx.answer(w.call, w.verb.refusal(503, "No seat is free; try again later"));
         };
         let Some(session) = self.all.get_mut(&id) else { return };
+        // Another launch may have come by the same key while this one waited.
+        if self.keys.holds(session.spec.client, &w.request.rikey) {
+            return cx.answer(w.call, w.verb.refusal(400, KEY_USED));
+        }
+        self.keys.note(session.spec.client, &w.request.rikey);
         if let Some(old) = session.grant.take() {
             end_grant(id, old, "taken over by a newer connection", cx);
         }

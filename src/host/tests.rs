@@ -20,6 +20,8 @@ use crate::proto::stream::{CodecSupport, Flow};
 use crate::proto::x509::{Certificate, pem_to_der};
 use crate::time::{Entropy, Time};
 
+mod launch;
+
 fn vector(name: &str) -> Value {
     let path = format!("{}/tests/vectors/{name}.json", env!("CARGO_MANIFEST_DIR"));
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
