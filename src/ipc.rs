@@ -243,9 +243,13 @@ pub struct SessionSummary {
     pub app: String,
     /// "starting", "streaming", "paused", "stopping".
     pub state: String,
+    /// As it is shown now; before the first stream, as it was asked for.
     pub mode: Mode,
     pub pid: Option<u32>,
     pub age_seconds: u64,
+    /// How old the figures are; None: it has told none.
+    #[serde(default)]
+    pub figures_age_ms: Option<u64>,
     /// Counters of the session and its encoder, by name.
     pub figures: BTreeMap<String, f64>,
 }
@@ -455,7 +459,11 @@ pub enum FromSession {
         pid: u32,
         started: bool,
         streaming: bool,
+        /// Those that wait, oldest first; the active viewer's last.
         grants: Vec<ViewerGrant>,
+        /// How far the active viewer has come.
+        #[serde(default)]
+        active: Option<ActiveViewer>,
     },
     /// Compositor and app have started.
     Started,
@@ -496,6 +504,25 @@ pub enum FromSession {
     Log {
         text: String,
     },
+}
+
+/// The viewer whose stream a session makes or is about to make.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActiveViewer {
+    pub viewer: ViewerId,
+    /// `ViewerReady` was told: only the control connection is awaited, or was seen.
+    pub ready: bool,
+    /// What `ViewerConnected` told; None: not connected yet.
+    pub connected: Option<ConnectedViewer>,
+}
+
+/// Where a connected viewer's control connection runs, and what is to be sent there at the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectedViewer {
+    pub local: SocketAddr,
+    pub peer: SocketAddr,
+    /// As in `FromSession::ViewerConnected`.
+    pub last_will: Vec<u8>,
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -202,6 +202,7 @@ mod tests {
                 mode: Mode { width: 1920, height: 1080, millihertz: 59_940 },
                 pid: Some(1),
                 age_seconds: 90_000,
+                figures_age_ms: None,
                 figures: Default::default(),
             }]),
         ];

@@ -85,7 +85,8 @@ pub struct Limits {
     pub pin_ms: u64,
     /// From `/launch` to a started compositor and app.
     pub launch_ms: u64,
-    /// From the launch answer to the first RTSP message, and from there to the control connection.
+    /// From the launch answer to the first RTSP message, and for each further step of the client: ANNOUNCE,
+    /// its answer, PLAY, the control connection.
     pub grant_ms: u64,
     /// Sessions at once.
     pub sessions: usize,

@@ -113,6 +113,7 @@ fn identity(id: SessionId) -> FromSession {
         started: true,
         streaming: false,
         grants: Vec::new(),
+        active: None,
     }
 }
 

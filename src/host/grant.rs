@@ -17,6 +17,9 @@ use crate::proto::stream::{Flow, StreamSpec};
 use crate::proto::surround::Layout;
 use crate::time::{Entropy, Time};
 
+/// A client that can show no identity is found by its address until so long after PLAY.
+const ADDRESS_ALONE: Duration = Duration::from_secs(10);
+
 /// What a grant is made from.
 pub struct Launch {
     pub peer: IpAddr,
@@ -48,7 +51,12 @@ pub struct Grant {
     pub encrypted: bool,
     pub peer: IpAddr,
     pub stage: Stage,
+    /// The furthest that it has come. Each step gives it `grant_ms` more, once: what the client says in
+    /// between gives it nothing, so a grant lives five times that long at most.
+    furthest: Stage,
     until: Time,
+    /// When PLAY was answered.
+    played: Option<Time>,
     surround: Option<Layout>,
     /// Of our next sealed message; starts at 1.
     sequence: u32,
@@ -78,7 +86,9 @@ impl Grant {
             encrypted: launch.encrypted,
             peer: launch.peer,
             stage: Stage::Armed,
+            furthest: Stage::Armed,
             until,
+            played: None,
             surround: launch.surround,
             sequence: 1,
             heard: None,
@@ -90,14 +100,16 @@ impl Grant {
         }
     }
 
-    /// A stream that an earlier front saw through its handshake.
-    pub fn adopted(wire: ViewerGrant) -> Self {
+    /// A stream that an earlier front saw through its handshake: no RTSP is answered for it.
+    pub fn adopted(wire: ViewerGrant, stage: Stage, until: Time) -> Self {
         Self {
             wire,
             encrypted: true,
             peer: IpAddr::from([0, 0, 0, 0]),
-            stage: Stage::Connected,
-            until: Time::ZERO,
+            stage,
+            furthest: stage,
+            until,
+            played: None,
             surround: None,
             sequence: u32::MAX,
             heard: Some(u32::MAX),
@@ -122,16 +134,42 @@ impl Grant {
         self.deadline().is_some_and(|until| until <= now)
     }
 
+    /// The client or the session has come this far.
+    fn reach(&mut self, stage: Stage, config: &Config, now: Time) {
+        self.stage = stage;
+        if stage > self.furthest {
+            self.furthest = stage;
+            self.until = now + Duration::from_millis(config.limits.grant_ms);
+        }
+    }
+
+    /// Its client shows no identity, and may still be looked for by its address alone.
+    pub fn found_by_address(&self, now: Time) -> bool {
+        self.spec.as_ref().is_some_and(|spec| !spec.sends_identity)
+            && self.played.is_none_or(|at| now.since(at) < ADDRESS_ALONE)
+    }
+
+    /// Its RTSP or one of its flows could be taken for another's from the same address.
+    pub fn claims_address(&self, now: Time) -> bool {
+        let rtsp = !self.encrypted && self.stage < Stage::Playing;
+        let open = |flow: Flow| self.handed[flow as usize].is_none();
+        let flows = open(Flow::Video) || open(Flow::Audio) || open(Flow::Control) && self.pending();
+        rtsp || self.found_by_address(now) && flows
+    }
+
     /// The session can take the control connection: ANNOUNCE is answered.
-    pub fn ready(&mut self, cx: &mut Context<'_>) {
+    pub fn ready(&mut self, config: &Config, cx: &mut Context<'_>) {
         if self.stage == Stage::Announced {
-            self.stage = Stage::Ready;
+            self.reach(Stage::Ready, config, cx.now);
         }
         self.answer_announce(Status::Ok, cx);
     }
 
     /// The session cannot stream what was announced. The client may announce something else.
     pub fn refused(&mut self, status: u16, cx: &mut Context<'_>) {
+        if self.stage != Stage::Announced {
+            return;
+        }
         self.stage = Stage::Handshake;
         self.spec = None;
         let status = match status {
@@ -174,12 +212,15 @@ impl Grant {
         cx.effects.push(Effect::Answer { call, answer: Answer::Rtsp(bytes) });
     }
 
-    /// A message that is this grant's.
+    /// A message that is this grant's. `crowded`: from its address another client without an identity
+    /// is on its way, so that a second one could not be told apart from it.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one event")]
     fn request(
         &mut self,
         session: SessionId,
         call: CallId,
         message: &[u8],
+        crowded: bool,
         config: &Config,
         facts: &HostFacts,
         cx: &mut Context<'_>,
@@ -192,9 +233,8 @@ impl Grant {
             }
         };
         if self.stage == Stage::Armed {
-            self.stage = Stage::Handshake;
+            self.reach(Stage::Handshake, config, cx.now);
         }
-        self.until = cx.now + Duration::from_millis(config.limits.grant_ms);
         let refuse = |status| Response::new(status, request.cseq);
         let foreign = request.session().is_some_and(|token| token != self.token);
         let response = match request.method {
@@ -205,8 +245,13 @@ impl Grant {
             Method::Describe => self.describe(request.cseq, facts),
             Method::Setup => self.set_up(&request, config),
             Method::Announce => match self.announce(&request, config, facts) {
+                Ok(spec) if crowded && !spec.sends_identity => {
+                    let viewer = self.wire.viewer;
+                    tracing::info!(%viewer, "ANNOUNCE refused: another client without an identity connects from this address");
+                    refuse(Status::Unavailable)
+                }
                 Ok(spec) => {
-                    self.stage = Stage::Announced;
+                    self.reach(Stage::Announced, config, cx.now);
                     self.spec = Some(spec.clone());
                     self.announce = Some((call, request.cseq));
                     let viewer = self.wire.viewer;
@@ -217,7 +262,8 @@ impl Grant {
                 Err(status) => refuse(status),
             },
             Method::Play if self.stage == Stage::Ready => {
-                self.stage = Stage::Playing;
+                self.reach(Stage::Playing, config, cx.now);
+                self.played = Some(cx.now);
                 Response::ok(request.cseq)
             }
             Method::Play => refuse(Status::WrongState),
@@ -295,37 +341,78 @@ pub fn rtsp<'a>(
     facts: &HostFacts,
     cx: &mut Context<'_>,
 ) {
-    let close = |cx: &mut Context<'_>| {
-        cx.effects.push(Effect::Answer { call, answer: Answer::Close });
-    };
     let sealed = wire.first().is_some_and(|byte| byte & 0x80 != 0);
-    let mut of_peer = Vec::new();
-    let mut others = Vec::new();
-    for (session, grant) in grants.filter(|(_, g)| g.pending()) {
-        let near = same_address(grant.peer, peer);
-        if near { of_peer.push((session, grant)) } else { others.push((session, grant)) }
-    }
-    if sealed {
-        for (session, grant) in of_peer.into_iter().chain(others).filter(|(_, g)| g.encrypted) {
-            let opened = rtsp::open(&grant.wire.key, wire, Direction::ClientToHost);
-            let Ok((sequence, message)) = opened else { continue };
-            if grant.heard.is_some_and(|heard| sequence <= heard) {
-                return close(cx);
-            }
-            grant.heard = Some(sequence);
-            return grant.request(session, call, &message, config, facts, cx);
+    let mut grants: Vec<(SessionId, &mut Grant)> = grants.collect();
+    let found = match sealed {
+        true => opened_by(&mut grants, peer, wire),
+        false => addressed(&grants, peer).map(|at| (at, wire.to_vec())),
+    };
+    match found {
+        Ok((at, message)) => {
+            let its = grants[at].1.peer;
+            let crowded = grants.iter().enumerate().any(|(other, (_, g))| {
+                other != at
+                    && same_address(g.peer, its)
+                    && g.spec.is_some()
+                    && g.claims_address(cx.now)
+            });
+            let (session, grant) = &mut grants[at];
+            grant.request(*session, call, &message, crowded, config, facts, cx);
         }
-        return close(cx);
-    }
-    if of_peer.iter().any(|(_, g)| g.encrypted) && of_peer.iter().all(|(_, g)| g.encrypted) {
-        return close(cx);
-    }
-    let mut plain = of_peer.into_iter().filter(|(_, g)| !g.encrypted);
-    match (plain.next(), plain.next()) {
-        (Some((session, grant)), None) => grant.request(session, call, wire, config, facts, cx),
-        _ => {
+        Err(Lost::Close) => cx.effects.push(Effect::Answer { call, answer: Answer::Close }),
+        Err(Lost::Ambiguous) => {
             let response = Response::new(Status::SessionNotFound, rtsp::cseq_of(wire)).write();
             cx.effects.push(Effect::Answer { call, answer: Answer::Rtsp(response) });
         }
     }
+}
+
+/// A message that is no grant's.
+enum Lost {
+    Close,
+    /// Plain, and no launch or several from there are plain: answered with 454.
+    Ambiguous,
+}
+
+/// The grant whose key opens the message, those of its address first; and what it says.
+fn opened_by(
+    grants: &mut [(SessionId, &mut Grant)],
+    peer: IpAddr,
+    wire: &[u8],
+) -> Result<(usize, Vec<u8>), Lost> {
+    for near in [true, false] {
+        for (at, (_, grant)) in grants.iter_mut().enumerate() {
+            let candidate = grant.pending() && grant.encrypted;
+            if !candidate || same_address(grant.peer, peer) != near {
+                continue;
+            }
+            let opened = rtsp::open(&grant.wire.key, wire, Direction::ClientToHost);
+            let Ok((sequence, message)) = opened else { continue };
+            if grant.heard.is_some_and(|heard| sequence <= heard) {
+                return Err(Lost::Close);
+            }
+            grant.heard = Some(sequence);
+            return Ok((at, message));
+        }
+    }
+    Err(Lost::Close)
+}
+
+/// The one grant with plain RTSP from this address: who is still in its handshake, else who was.
+fn addressed(grants: &[(SessionId, &mut Grant)], peer: IpAddr) -> Result<usize, Lost> {
+    let near = |g: &Grant| g.pending() && same_address(g.peer, peer);
+    let one = |fits: &dyn Fn(&Grant) -> bool| {
+        let mut of_peer = grants.iter().enumerate().filter(|(_, (_, g))| near(g) && fits(g));
+        match (of_peer.next(), of_peer.next()) {
+            (Some((at, _)), None) => Some(at),
+            _ => None,
+        }
+    };
+    let any = |encrypted| grants.iter().any(|(_, g)| near(g) && g.encrypted == encrypted);
+    if any(true) && !any(false) {
+        return Err(Lost::Close);
+    }
+    one(&|g| !g.encrypted && g.stage < Stage::Playing)
+        .or_else(|| one(&|g| !g.encrypted))
+        .ok_or(Lost::Ambiguous)
 }

@@ -136,8 +136,7 @@ impl Host {
                 self.sessions.message(session, message, &self.config, &mut cx);
                 // Removed while this front did not know of the session yet.
                 if let Some(client) = client.filter(|client| !self.clients.contains_key(client)) {
-                    let reason = "this device was removed from the host";
-                    self.sessions.cancel(client, reason, &self.config, &mut cx);
+                    self.sessions.lock_out(client, &self.config, &mut cx);
                 }
             }
             Event::SessionExited { session, status, last_words } => {
@@ -349,7 +348,7 @@ impl Host {
                     })
                     .collect(),
             ),
-            AdminRequest::Sessions => AdminAnswer::Sessions(self.sessions.list(cx)),
+            AdminRequest::Sessions => return self.sessions.list(id, cx),
             AdminRequest::StopSession { session } => {
                 self.sessions.stop_by_prefix(&session, &self.config, cx)
             }
@@ -397,7 +396,7 @@ impl Host {
             });
         };
         self.clients.remove(&id);
-        self.sessions.cancel(id, "this device was removed from the host", &self.config, cx);
+        self.sessions.lock_out(id, &self.config, cx);
         self.erasing.insert(id, admin);
         cx.effects.push(Effect::EraseClient { client: id });
         Ok(())

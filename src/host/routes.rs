@@ -27,23 +27,25 @@ impl Host {
     ) -> Route {
         self.route(flow, source, now, |grant| match payload {
             Some(payload) => grant.wire.ping_payload.as_bytes() == payload,
-            None => legacy(grant, source) && grant.handed[flow as usize].is_none(),
+            None => legacy(grant, flow, source, now),
         })
     }
 
-    /// An ENet CONNECT with this `data`.
+    /// An ENet CONNECT with this `data`. Who shows the data goes before who shows only its address.
     pub fn route_connect(&mut self, data: u32, source: SocketAddr, now: Time) -> Route {
-        self.route(Flow::Control, source, now, |grant| {
-            let awaited = matches!(grant.stage, Stage::Ready | Stage::Playing);
-            awaited && (grant.wire.connect_data == data || legacy(grant, source))
+        let awaited = |grant: &Grant| matches!(grant.stage, Stage::Ready | Stage::Playing);
+        let shown = |grant: &Grant| awaited(grant) && grant.wire.connect_data == data;
+        let known = self.sessions.live_grants().any(|(_, grant)| shown(grant));
+        self.route(Flow::Control, source, now, |grant| match known {
+            true => shown(grant),
+            false => awaited(grant) && legacy(grant, Flow::Control, source, now),
         })
     }
 
     /// Any other datagram on the control port, sent to this ENet peer id.
     pub fn route_peer(&mut self, peer_id: u16, source: SocketAddr, now: Time) -> Route {
-        let will = self.sessions.wills.iter().find(|w| w.peer_id == peer_id && w.peer == source);
-        if let Some(will) = will {
-            return Route::LastWill { session: will.session };
+        if let Some(session) = self.sessions.wills.of(peer_id, source) {
+            return Route::LastWill { session };
         }
         self.route(Flow::Control, source, now, |grant| {
             grant.stage == Stage::Connected && grant.wire.peer_id == peer_id
@@ -52,8 +54,7 @@ impl Host {
 
     /// The datagram that ends the client of a session that died.
     pub fn last_will(&self, session: SessionId) -> Option<Vec<u8>> {
-        let will = self.sessions.wills.iter().find(|w| w.session == session)?;
-        Some(will.datagram.clone())
+        self.sessions.wills.datagram(session).map(<[u8]>::to_vec)
     }
 
     /// The one grant that fits, unless it was handed over a moment ago. Several that fit are nobody's.
@@ -64,10 +65,7 @@ impl Host {
         now: Time,
         fits: impl Fn(&Grant) -> bool,
     ) -> Route {
-        let grants = self.sessions.all.iter_mut();
-        let mut fitting = grants.filter_map(|(id, session)| {
-            session.grant.as_mut().filter(|g| fits(g)).map(|grant| (*id, grant))
-        });
+        let mut fitting = self.sessions.live_grants().filter(|(_, grant)| fits(grant));
         let (Some((session, grant)), None) = (fitting.next(), fitting.next()) else {
             return Route::Stranger;
         };
@@ -80,8 +78,10 @@ impl Host {
     }
 }
 
-/// A client that sends no identity, between ANNOUNCE and its connection, from where it launched.
-fn legacy(grant: &Grant, source: SocketAddr) -> bool {
-    let silent = grant.spec.as_ref().is_some_and(|spec| !spec.sends_identity);
-    silent && same_address(grant.peer, source.ip())
+/// A client that sends no identity, from where it launched. The first that comes gets the flow: only
+/// the same source may come again, for a hand-over that failed.
+fn legacy(grant: &Grant, flow: Flow, source: SocketAddr, now: Time) -> bool {
+    same_address(grant.peer, source.ip())
+        && grant.found_by_address(now)
+        && grant.handed[flow as usize].is_none_or(|(first, _)| first == source)
 }

@@ -11,31 +11,39 @@ use super::event::{CallId, Effect, HostFacts};
 use super::grant::{Grant, Launch, Stage};
 use super::same_address;
 use crate::config::Config;
-use crate::ipc::{
-    AdminAnswer, ClientId, FromSession, SessionId, SessionSpec, SessionSummary, ToSession, VERSION,
-    ViewerId,
-};
+use crate::ipc::{ClientId, FromSession, SessionId, SessionSpec, ToSession, VERSION, ViewerId};
 use crate::limits::{ENET_PEER_IDS, SESSIONS_MAX};
 use crate::proto::http::Query;
 use crate::proto::launch::{LaunchRequest, Verb, session_url, started};
-use crate::proto::secret::SessionKey;
 use crate::proto::stream::Mode;
 use crate::proto::surround::Layout;
 use crate::time::Time;
 
+mod adopt;
+mod keys;
+mod operator;
+pub(super) mod wills;
+
+use keys::UsedKeys;
+use operator::Listing;
+use wills::Wills;
+
+/// The answer to a key that would repeat IVs.
+const KEY_USED: &str = "This rikey was used by a launch before; start the app again";
 /// A session that was told to stop is killed after this.
 const STOP: Duration = Duration::from_secs(5);
-/// A second plain launch from one address waits at most this long for the first to be through.
-const PLAIN_WAIT: Duration = Duration::from_secs(5);
-/// How long a dead session's peer is told so.
-const WILL: Duration = Duration::from_secs(15);
-/// Wills and waiting launches that are kept; the oldest goes first, a launch beyond is refused.
-const WILLS_MAX: usize = 64;
-const WAITING_MAX: usize = 64;
+/// A session that was told to stop is killed after this, if its viewer is connected still: who was
+/// removed must not see another second.
+const DARK: Duration = Duration::from_millis(900);
+/// Sessions of one client that are told to stop and have not gone yet; a launch beyond is refused, so
+/// that no client takes everybody's seats by quitting and starting.
+const STOPPING_PER_CLIENT_MAX: usize = 4;
+/// A launch whose client will be told apart by its address alone waits at most this long for another
+/// one from there to be through, and looks this often whether it is.
+const TURN_WAIT: Duration = Duration::from_secs(5);
+const TURN_LOOK: Duration = Duration::from_millis(250);
 /// Ended sessions whose belated words are still known as such.
 const ENDED_MAX: usize = 2 * SESSIONS_MAX;
-/// Operators that wait for one session's log; the next one is refused.
-const LOG_ASKED_MAX: usize = 16;
 
 /// Who launches, and over which addresses.
 pub struct From {
@@ -65,18 +73,26 @@ struct Waiting {
     request: LaunchRequest,
     peer: IpAddr,
     local: IpAddr,
-    /// Set while it waits for an earlier plain launch from the same address.
-    turn_until: Option<Time>,
+    /// Set while it waits for an earlier launch from the same address.
+    turn: Option<Turn>,
 }
 
-/// The connected viewer's control flow.
+#[derive(Clone, Copy)]
+struct Turn {
+    until: Time,
+    look: Time,
+}
+
+/// The connected viewer's control flow. It outlives its grant until the session says that it is gone.
 struct Connected {
     viewer: ViewerId,
+    peer_id: u16,
     peer: SocketAddr,
     last_will: Vec<u8>,
 }
 
 pub(super) struct Session {
+    /// Its mode is the one that is shown now.
     pub(super) spec: SessionSpec,
     state: State,
     since: Time,
@@ -84,26 +100,22 @@ pub(super) struct Session {
     waiting: Vec<Waiting>,
     pub(super) grant: Option<Grant>,
     connected: Option<Connected>,
-    figures: BTreeMap<String, f64>,
-    log_asked: Vec<u64>,
-}
-
-/// The termination datagram of a session that died while a viewer was connected.
-pub(super) struct Will {
-    pub(super) session: SessionId,
-    pub(super) peer: SocketAddr,
-    pub(super) peer_id: u16,
-    pub(super) datagram: Vec<u8>,
-    until: Time,
+    /// It was told to let its viewer go: killed, if the viewer is not gone by then.
+    dark_by: Option<Time>,
+    /// What it told of itself last, and when.
+    figures: Option<(Time, BTreeMap<String, f64>)>,
+    /// Operators that wait for its log, and until when.
+    log_asked: Vec<(u64, Time)>,
 }
 
 /// All sessions of the host; at most one that is not stopping per client.
 #[derive(Default)]
 pub struct Sessions {
     pub(super) all: BTreeMap<SessionId, Session>,
-    /// The key of each client's last launch: a repeated one would repeat IVs.
-    last_keys: BTreeMap<ClientId, SessionKey>,
-    pub(super) wills: Vec<Will>,
+    keys: UsedKeys,
+    pub(super) wills: Wills,
+    /// The operator's questions that wait for the sessions' figures.
+    listings: Vec<Listing>,
     /// Sessions that ended a moment ago, oldest first: what they said before may arrive after.
     ended: VecDeque<SessionId>,
 }
@@ -167,12 +179,8 @@ impl Sessions {
         let refuse = |cx: &mut Context<'_>, code, text: &str| {
             cx.answer(call, verb.refusal(code, text));
         };
-        if self.last_keys.get(&from.client) == Some(&request.rikey) {
-            return refuse(
-                cx,
-                400,
-                "This rikey was used by the launch before; start the app again",
-            );
+        if self.keys.holds(from.client, &request.rikey) {
+            return refuse(cx, 400, KEY_USED);
         }
         let running = self.of_client(from.client);
         let id = match (verb, running) {
@@ -200,17 +208,13 @@ impl Sessions {
                 }
             }
         };
-        self.last_keys.insert(from.client, request.rikey.clone());
         let session = self.all.get_mut(&id).expect("found or made above");
-        if session.waiting.len() >= WAITING_MAX {
-            return refuse(cx, 503, "Too many launches are waiting; try again");
-        }
         // The newest wins: an older launch that still waits is answered, not forgotten.
         for older in session.waiting.drain(..) {
             cx.answer(older.call, older.verb.refusal(503, "Replaced by a newer launch"));
         }
         let waiting =
-            Waiting { call, verb, request, peer: from.peer, local: from.local, turn_until: None };
+            Waiting { call, verb, request, peer: from.peer, local: from.local, turn: None };
         session.waiting.push(waiting);
         if session.state == State::Running {
             self.serve_waiting(id, config, cx);
@@ -227,6 +231,11 @@ impl Sessions {
         let appid = request.appid.unwrap_or(0);
         let app = config.apps.iter().find(|app| app.spec.id == appid);
         let app = app.ok_or((404, "This host does not know that app; refresh the list".into()))?;
+        let ending =
+            self.all.values().filter(|s| s.spec.client == from.client && s.stopping()).count();
+        if ending >= STOPPING_PER_CLIENT_MAX {
+            return Err((503, "This device's last sessions are still ending; try again".into()));
+        }
         if self.all.len() >= config.limits.sessions.min(SESSIONS_MAX) {
             return Err((503, "All seats of this host are taken; try again later".into()));
         }
@@ -260,8 +269,9 @@ impl Sessions {
         let Some(session) = self.all.get_mut(&id) else { return };
         for mut waiting in std::mem::take(&mut session.waiting) {
             let plain = waiting.request.corever == 0;
-            if plain && self.plain_pending_elsewhere(id, waiting.peer) {
-                let until = *waiting.turn_until.get_or_insert(cx.now + PLAIN_WAIT);
+            if plain && self.address_claimed_elsewhere(id, waiting.peer, cx.now) {
+                let until = waiting.turn.map_or(cx.now + TURN_WAIT, |turn| turn.until);
+                waiting.turn = Some(Turn { until, look: until.min(cx.now + TURN_LOOK) });
                 if until <= cx.now {
                     let text = "Another launch from this address is under way; try again";
                     cx.answer(waiting.call, waiting.verb.refusal(503, text));
@@ -274,11 +284,11 @@ impl Sessions {
         }
     }
 
-    /// Plain RTSP is matched by address alone, so only one such launch may be under way from each.
-    fn plain_pending_elsewhere(&self, id: SessionId, peer: IpAddr) -> bool {
+    /// Whether another grant's RTSP or datagrams are found by this address alone.
+    fn address_claimed_elsewhere(&self, id: SessionId, peer: IpAddr, now: Time) -> bool {
         self.all.iter().any(|(other, session)| {
-            let pending = |g: &Grant| !g.encrypted && g.pending() && same_address(g.peer, peer);
-            *other != id && !session.stopping() && session.grant.as_ref().is_some_and(pending)
+            let claims = |g: &Grant| same_address(g.peer, peer) && g.claims_address(now);
+            *other != id && !session.stopping() && session.grant.as_ref().is_some_and(claims)
         })
     }
 
@@ -287,6 +297,11 @@ impl Sessions {
             return cx.answer(w.call, w.verb.refusal(503, "No seat is free; try again later"));
         };
         let Some(session) = self.all.get_mut(&id) else { return };
+        // Another launch may have come by the same key while this one waited.
+        if self.keys.holds(session.spec.client, &w.request.rikey) {
+            return cx.answer(w.call, w.verb.refusal(400, KEY_USED));
+        }
+        self.keys.note(session.spec.client, &w.request.rikey);
         if let Some(old) = session.grant.take() {
             end_grant(id, old, "taken over by a newer connection", cx);
         }
@@ -311,7 +326,7 @@ impl Sessions {
     fn free_peer_id(&self, random: u64) -> Option<u16> {
         let taken = |id| {
             self.all.values().any(|s| s.grant.as_ref().is_some_and(|g| g.wire.peer_id == id))
-                || self.wills.iter().any(|w| w.peer_id == id)
+                || self.wills.hold(id)
         };
         // Not from 0 upwards: a new front would give out the ids of streams that it does not know yet.
         let start = u16::try_from(random % u64::from(ENET_PEER_IDS)).expect("below the modulus");
@@ -340,8 +355,10 @@ impl Sessions {
         config: &Config,
         cx: &mut Context<'_>,
     ) {
-        if let FromSession::Identity { spec, pid, started, streaming, grants, .. } = message {
-            return self.identity(id, *spec, pid, started, streaming, grants, config, cx);
+        if let FromSession::Identity { spec, pid, started, streaming, grants, active, .. } = message
+        {
+            let identity = adopt::Identity { spec: *spec, pid, started, streaming, grants, active };
+            return self.identity(id, identity, config, cx);
         }
         let Some(session) = self.all.get_mut(&id) else { return };
         match message {
@@ -358,7 +375,10 @@ impl Sessions {
             }
             FromSession::ViewerReady { viewer } => {
                 if let Some(grant) = session.grant.as_mut().filter(|g| g.wire.viewer == viewer) {
-                    grant.ready(cx);
+                    grant.ready(config, cx);
+                    if let Some(spec) = &grant.spec {
+                        session.spec.mode = spec.video.mode;
+                    }
                 }
             }
             FromSession::ViewerRefused { viewer, status, reason } => {
@@ -370,13 +390,16 @@ impl Sessions {
             FromSession::ViewerConnected { viewer, peer, last_will, .. } => {
                 if let Some(grant) = session.grant.as_mut().filter(|g| g.wire.viewer == viewer) {
                     grant.stage = Stage::Connected;
-                    session.connected = Some(Connected { viewer, peer, last_will });
+                    let peer_id = grant.wire.peer_id;
+                    session.connected = Some(Connected { viewer, peer_id, peer, last_will });
                     self.serve_all(config, cx);
                 }
             }
             FromSession::ViewerGone { viewer, reason } => {
                 tracing::info!(session = %id, %viewer, %reason, "viewer gone");
-                session.connected.take_if(|c| c.viewer == viewer);
+                if session.connected.take_if(|c| c.viewer == viewer).is_some() {
+                    session.dark_by = None;
+                }
                 if session.grant.as_ref().is_some_and(|g| g.wire.viewer == viewer) {
                     let grant = session.grant.take().expect("just seen");
                     grant.close_calls(cx);
@@ -389,73 +412,9 @@ impl Sessions {
                 self.fail_start(id, &text, cx);
                 self.stop(id, cx.now + STOP);
             }
-            FromSession::Figures { figures } => session.figures = figures,
-            FromSession::Log { text } => {
-                for admin in std::mem::take(&mut session.log_asked) {
-                    let answer = AdminAnswer::Log(text.clone());
-                    cx.effects.push(Effect::AnswerAdmin { id: admin, answer });
-                }
-            }
+            FromSession::Figures { figures } => self.figures(id, figures, cx),
+            FromSession::Log { text } => session.logged(&text, cx),
         }
-    }
-
-    /// A session says who it is: news only to a front that is new.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one message")]
-    fn identity(
-        &mut self,
-        id: SessionId,
-        spec: SessionSpec,
-        pid: u32,
-        started: bool,
-        streaming: bool,
-        grants: Vec<crate::ipc::ViewerGrant>,
-        config: &Config,
-        cx: &mut Context<'_>,
-    ) {
-        if self.ended.contains(&id) {
-            return;
-        }
-        let twin = self.of_client(spec.client).filter(|_| !self.all.contains_key(&id));
-        let until = cx.now + Duration::from_millis(config.limits.launch_ms);
-        let known = self.all.entry(id).or_insert_with(|| {
-            let mut adopted = Session::new(spec, State::Starting { until }, cx.now);
-            // What was on its way died with the old front; who streams goes on.
-            if let Some(wire) = grants.into_iter().next_back().filter(|_| streaming) {
-                adopted.grant = Some(Grant::adopted(wire));
-            }
-            adopted
-        });
-        known.pid = Some(pid);
-        if started && matches!(known.state, State::Starting { .. }) {
-            known.state = State::Running;
-        }
-        if let Some(twin) = twin {
-            self.settle_twins(id, twin, config, cx);
-        }
-        self.serve_all(config, cx);
-    }
-
-    /// A launch came before the word of the client's old session did: the game that runs is kept, if it
-    /// is the same one, and who waits gets it; else the newer wish wins.
-    fn settle_twins(
-        &mut self,
-        old: SessionId,
-        new: SessionId,
-        config: &Config,
-        cx: &mut Context<'_>,
-    ) {
-        let same = self.all[&old].spec.app.id == self.all[&new].spec.app.id;
-        let starts = matches!(self.all[&new].state, State::Starting { .. });
-        let loser = if same && starts && self.all[&old].state == State::Running {
-            let waiting = self.all.get_mut(&new).map(|s| std::mem::take(&mut s.waiting));
-            if let Some(session) = self.all.get_mut(&old) {
-                session.waiting.extend(waiting.unwrap_or_default());
-            }
-            new
-        } else {
-            old
-        };
-        self.stop_session(loser, "this device has another session", config, cx);
     }
 
     /// Tells every waiting launch of the session why nothing comes of it.
@@ -499,23 +458,11 @@ impl Sessions {
             self.ended.pop_front();
         }
         self.ended.push_back(id);
-        let Some(session) = self.all.remove(&id) else { return };
-        for admin in session.log_asked {
-            let answer = AdminAnswer::Error("The session has ended.".into());
-            cx.effects.push(Effect::AnswerAdmin { id: admin, answer });
-        }
-        let peer_id = session.grant.as_ref().map(|g| g.wire.peer_id);
-        if let (Some(connected), Some(peer_id)) = (session.connected, peer_id) {
-            if self.wills.len() >= WILLS_MAX {
-                self.wills.remove(0);
-            }
-            self.wills.push(Will {
-                session: id,
-                peer: connected.peer,
-                peer_id,
-                datagram: connected.last_will,
-                until: cx.now + WILL,
-            });
+        let Some(mut session) = self.all.remove(&id) else { return };
+        self.heard_of(id, cx);
+        session.unlogged(Time(u64::MAX), "The session has ended.", cx);
+        if let Some(connected) = session.connected {
+            self.wills.leave(id, connected, cx.now);
         }
         if let Some(grant) = session.grant {
             grant.close_calls(cx);
@@ -546,6 +493,22 @@ impl Sessions {
         }
     }
 
+    /// A client that was removed: whatever of its runs, also what was told to stop before.
+    pub(super) fn lock_out(&mut self, client: ClientId, config: &Config, cx: &mut Context<'_>) {
+        let own = self.all.iter().filter(|(_, s)| s.spec.client == client);
+        for id in own.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.stop_session(id, "this device was removed from the host", config, cx);
+            self.darken(id, cx);
+        }
+    }
+
+    /// Its viewer must be gone in a moment, or the session is killed.
+    fn darken(&mut self, id: SessionId, cx: &mut Context<'_>) {
+        if let Some(session) = self.all.get_mut(&id).filter(|s| s.connected.is_some()) {
+            session.dark_by.get_or_insert(cx.now + DARK);
+        }
+    }
+
     fn stop_session(&mut self, id: SessionId, reason: &str, config: &Config, cx: &mut Context<'_>) {
         self.fail_start(id, reason, cx);
         self.stop(id, cx.now + STOP);
@@ -553,68 +516,6 @@ impl Sessions {
         let message = ToSession::Stop { reason: reason.to_owned() };
         cx.effects.push(Effect::Send { session: id, message });
         self.serve_all(config, cx);
-    }
-
-    pub(super) fn stop_by_prefix(
-        &mut self,
-        prefix: &str,
-        config: &Config,
-        cx: &mut Context<'_>,
-    ) -> AdminAnswer {
-        match self.by_prefix(prefix) {
-            Ok(id) => {
-                self.stop_session(id, "stopped by the operator", config, cx);
-                AdminAnswer::Done(format!("Session {id} is stopping."))
-            }
-            Err(text) => AdminAnswer::Error(text),
-        }
-    }
-
-    pub(super) fn ask_log(
-        &mut self,
-        prefix: &str,
-        admin: u64,
-        cx: &mut Context<'_>,
-    ) -> Result<(), String> {
-        let id = self.by_prefix(prefix)?;
-        if let Some(session) = self.all.get_mut(&id) {
-            if session.log_asked.len() >= LOG_ASKED_MAX {
-                return Err(format!("Session {id} is asked for its log too often; wait a moment."));
-            }
-            session.log_asked.push(admin);
-        }
-        cx.effects.push(Effect::Send { session: id, message: ToSession::AskLog });
-        Ok(())
-    }
-
-    fn by_prefix(&self, prefix: &str) -> Result<SessionId, String> {
-        let matching = |id: &&SessionId| !prefix.is_empty() && id.to_string().starts_with(prefix);
-        let found: Vec<SessionId> = self.all.keys().filter(matching).copied().collect();
-        match found[..] {
-            [id] => Ok(id),
-            [] => Err(format!("No session {prefix}. `moonshard sessions` lists them.")),
-            _ => Err(format!("{} sessions begin with {prefix}: give more digits.", found.len())),
-        }
-    }
-
-    /// For the operator; asks each session for newer figures on the way.
-    pub(super) fn list(&mut self, cx: &mut Context<'_>) -> Vec<SessionSummary> {
-        let summary = |(id, s): (&SessionId, &Session)| SessionSummary {
-            id: *id,
-            client: s.spec.client,
-            client_name: s.spec.client_name.clone(),
-            app: s.spec.app.title.clone(),
-            state: s.state_name().into(),
-            mode: s.spec.mode,
-            pid: s.pid,
-            age_seconds: cx.now.since(s.since).as_secs(),
-            figures: s.figures.clone(),
-        };
-        let list = self.all.iter().map(summary).collect();
-        for id in self.all.keys() {
-            cx.effects.push(Effect::Send { session: *id, message: ToSession::AskFigures });
-        }
-        list
     }
 
     pub(super) fn call_gone(&mut self, call: CallId) {
@@ -636,9 +537,13 @@ impl Sessions {
         facts: &HostFacts,
         cx: &mut Context<'_>,
     ) {
-        let grants = self.all.iter_mut().filter(|(_, s)| !s.stopping());
-        let grants = grants.filter_map(|(id, s)| s.grant.as_mut().map(|g| (*id, g)));
-        super::grant::rtsp(grants, call, peer, wire, config, facts, cx);
+        super::grant::rtsp(self.live_grants(), call, peer, wire, config, facts, cx);
+    }
+
+    /// The grants of sessions that are not stopping.
+    pub(super) fn live_grants(&mut self) -> impl Iterator<Item = (SessionId, &mut Grant)> {
+        let live = self.all.iter_mut().filter(|(_, session)| !session.stopping());
+        live.filter_map(|(id, session)| session.grant.as_mut().map(|grant| (*id, grant)))
     }
 
     fn serve_all(&mut self, config: &Config, cx: &mut Context<'_>) {
@@ -650,7 +555,8 @@ impl Sessions {
     }
 
     pub(super) fn expire(&mut self, config: &Config, cx: &mut Context<'_>) {
-        self.wills.retain(|will| will.until > cx.now);
+        self.wills.expire(cx.now);
+        self.expire_listings(cx);
         let mut turns = false;
         for id in self.all.keys().copied().collect::<Vec<_>>() {
             let Some(session) = self.all.get_mut(&id) else { continue };
@@ -659,7 +565,12 @@ impl Sessions {
                 end_grant(id, grant, "the client did not connect in time", cx);
                 turns = true;
             }
-            turns |= session.waiting.iter().any(|w| w.turn_until.is_some_and(|t| t <= cx.now));
+            turns |= session.waiting.iter().any(|w| w.turn.is_some_and(|t| t.look <= cx.now));
+            session.unlogged(cx.now, "The session does not answer.", cx);
+            if session.dark_by.take_if(|by| *by <= cx.now).is_some() {
+                tracing::warn!(session = %id, "a viewer that must go is not gone; killing its session");
+                cx.effects.push(Effect::Kill { session: id });
+            }
             match session.state {
                 State::Starting { until } if until <= cx.now => {
                     self.fail_start(id, "The session did not start in time", cx);
@@ -686,11 +597,12 @@ impl Sessions {
                 State::Running => None,
             };
             let grant = s.grant.as_ref().and_then(Grant::deadline);
-            let turns = s.waiting.iter().filter_map(|w| w.turn_until).min();
-            [state, grant, turns].into_iter().flatten().min()
+            let turns = s.waiting.iter().filter_map(|w| w.turn).map(|turn| turn.look).min();
+            let logs = s.log_asked.iter().map(|(_, until)| *until).min();
+            [state, grant, turns, s.dark_by, logs].into_iter().flatten().min()
         };
-        let wills = self.wills.iter().map(|w| w.until);
-        self.all.values().filter_map(of_session).chain(wills).min()
+        let others = self.wills.next_timeout().into_iter().chain(self.next_listing());
+        self.all.values().filter_map(of_session).chain(others).min()
     }
 }
 
@@ -704,7 +616,8 @@ impl Session {
             waiting: Vec::new(),
             grant: None,
             connected: None,
-            figures: BTreeMap::new(),
+            dark_by: None,
+            figures: None,
             log_asked: Vec::new(),
         }
     }

@@ -12,7 +12,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::ipc::{FromSession, SessionSpec, ToSession, VERSION, ViewerGrant, ViewerId};
+use crate::ipc::{
+    ConnectedViewer, FromSession, SessionSpec, ToSession, VERSION, ViewerGrant, ViewerId,
+};
 use crate::proto::stream::{Flow, StreamSpec};
 use crate::time::Time;
 
@@ -114,6 +116,7 @@ impl Life {
             started: matches!(self.phase, Phase::Running),
             streaming: self.streaming(),
             grants: self.grants.iter().map(|g| g.grant.clone()).chain(active).collect(),
+            active: self.active.as_ref().map(Viewer::progress),
         }
     }
 
@@ -255,6 +258,8 @@ impl Life {
             return;
         };
         self.end_active(now, "another connection took over", Some(Farewell::Ended), out);
+        // A new front is told the mode that is shown, not the one of the first launch.
+        self.spec.mode = spec.video.mode;
         let Some(Grant { grant, sockets }) = self.grants.remove(at) else { return };
         out.push(Effect::StartEncoder { viewer, spec: spec.clone() });
         if sockets.video {
@@ -320,7 +325,7 @@ impl Life {
             }
             Event::Heard { viewer } => {
                 if let Some(active) = self.active.as_mut().filter(|v| v.grant.viewer == viewer)
-                    && let Connection::Up { heard } = &mut active.connection
+                    && let Connection::Up { heard, .. } = &mut active.connection
                 {
                     *heard = now;
                 }
@@ -365,7 +370,8 @@ impl Life {
         let Some(active) = self.active.as_mut().filter(|v| v.grant.viewer == viewer) else {
             return;
         };
-        active.connection = Connection::Up { heard: now };
+        let told = ConnectedViewer { local, peer, last_will: last_will.clone() };
+        active.connection = Connection::Up { heard: now, told };
         self.viewed = true;
         self.figures.viewers += 1;
         out.push(Effect::Tell(FromSession::ViewerConnected { viewer, local, peer, last_will }));

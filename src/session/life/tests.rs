@@ -1,6 +1,6 @@
 //! Each rule of a session's life in virtual time, and random histories in which the books must balance.
 use super::*;
-use crate::ipc::{AppSpec, ClientId, SessionId, SessionPolicy};
+use crate::ipc::{ActiveViewer, AppSpec, ClientId, SessionId, SessionPolicy};
 use crate::proto::secret::SessionKey;
 use crate::proto::stream::{AudioSpec, Codec, Colorspace, Mode, VideoSpec};
 
@@ -599,6 +599,32 @@ fn the_identity_names_all_grants_and_whether_it_streams() {
     let viewers: Vec<u64> = grants.iter().map(|g| g.viewer.0).collect();
     assert_eq!(viewers, [2, 1]);
     assert_eq!(driver.life.stream(ViewerId(1)), Some(&*stream_spec()));
+}
+
+#[test]
+fn the_identity_tells_how_far_the_active_viewer_has_come_and_in_which_mode() {
+    let told = |driver: &Driver| match driver.life.identity(42) {
+        FromSession::Identity { active, spec, .. } => (active, spec.mode),
+        other => panic!("{other:?}"),
+    };
+    let mut driver = Driver::started();
+    driver.front(ToSession::Grant(grant(1)));
+    assert_eq!(told(&driver), (None, MODE));
+    let mode = Mode { width: 640, height: 360, millihertz: 30_000 };
+    let mut spec = stream_spec();
+    spec.video.mode = mode;
+    driver.front(ToSession::Announce { viewer: ViewerId(1), spec });
+    let active = |ready, connected| Some(ActiveViewer { viewer: ViewerId(1), ready, connected });
+    assert_eq!(told(&driver), (active(false, None), mode));
+    driver.on(Event::EncoderReady);
+    assert_eq!(told(&driver), (active(true, None), mode));
+    let (local, peer) = ("10.0.0.1:1".parse().unwrap(), "10.0.0.2:2".parse().unwrap());
+    let (viewer, last_will) = (ViewerId(1), vec![4, 2]);
+    driver.on(Event::ControlConnected { viewer, local, peer, last_will: last_will.clone() });
+    let connected = ConnectedViewer { local, peer, last_will };
+    assert_eq!(told(&driver), (active(true, Some(connected)), mode));
+    driver.on(Event::ControlClosed { viewer });
+    assert_eq!(told(&driver), (None, mode));
 }
 
 /// What must hold whatever happens in whatever order.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use super::event::Pulse;
 use super::keyframe::KeyFrames;
 use super::{CONNECT_MAX, ENCODER_RESTART_MAX, ENCODER_STALL_MAX, ENCODER_START_MAX, SILENCE_MAX};
-use crate::ipc::ViewerGrant;
+use crate::ipc::{ActiveViewer, ConnectedViewer, ViewerGrant};
 use crate::proto::stream::{Flow, StreamSpec};
 use crate::time::Time;
 
@@ -42,7 +42,7 @@ pub struct Viewer {
 #[derive(Debug)]
 pub enum Connection {
     Awaited { since: Time },
-    Up { heard: Time },
+    Up { heard: Time, told: ConnectedViewer },
 }
 
 #[derive(Debug)]
@@ -66,6 +66,15 @@ pub enum Overdue {
 }
 
 impl Viewer {
+    /// What a new front is told of it.
+    pub fn progress(&self) -> ActiveViewer {
+        let connected = match &self.connection {
+            Connection::Awaited { .. } => None,
+            Connection::Up { told, .. } => Some(told.clone()),
+        };
+        ActiveViewer { viewer: self.grant.viewer, ready: self.ready, connected }
+    }
+
     pub fn encoder_deadline(&self) -> Option<Time> {
         let limit = if self.ready { ENCODER_RESTART_MAX } else { ENCODER_START_MAX };
         match self.encoder {
@@ -77,7 +86,7 @@ impl Viewer {
     pub fn connection_deadline(&self) -> Option<Time> {
         match self.connection {
             Connection::Awaited { since } => self.ready.then(|| since + CONNECT_MAX),
-            Connection::Up { heard } => Some(heard + SILENCE_MAX),
+            Connection::Up { heard, .. } => Some(heard + SILENCE_MAX),
         }
     }
 
