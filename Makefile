@@ -54,7 +54,7 @@ loadtest: packages rust ## Play one stream from a running host (HOST, APP, TIME)
 	$(PLAY) --seconds $(TIME)
 
 bench: packages rust ## Benchmarks
-	cargo bench --locked
+	cargo bench --locked -p moonshard -p moonshard-bench
 
 soak: packages rust ## Play from a running host for an hour
 	$(PLAY) --seconds 3600
