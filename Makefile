@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help run build test check loadtest bench soak packages rust
+.PHONY: help run build test check loadtest bench soak fuzz packages rust
 
 # Debian packages. First what the build needs, then what the host starts or loads, then fonts and tools.
 PACKAGES := \
@@ -29,6 +29,10 @@ TIME ?= 30
 PLAY = cargo run --release --locked -p moonshard-loadtest -- \
   play --host "$(HOST)" --app "$(APP)" --pin-via-admin
 
+COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+  -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+  -Cllvm-args=-sanitizer-coverage-trace-compares
+
 help: ## This list
 	sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
@@ -50,10 +54,19 @@ loadtest: packages rust ## Play one stream from a running host (HOST, APP, TIME)
 	$(PLAY) --seconds $(TIME)
 
 bench: packages rust ## Benchmarks
-	cargo bench --locked
+	cargo bench --locked -p moonshard -p moonshard-bench
 
 soak: packages rust ## Play from a running host for an hour
 	$(PLAY) --seconds 3600
+
+# The compiler's own coverage, so that the toolchain of the build suffices.
+fuzz: packages rust ## Fuzz one parser (TARGET, TIME); without TARGET: their names
+	if [ -z "$(TARGET)" ]; then sed -n 's/^name = "\([a-z0-9_]*\)"/\1/p' fuzz/Cargo.toml; exit; fi
+	FUZZ_SEEDS=$(CURDIR)/fuzz/corpus cargo test --no-default-features --locked --test fuzz_replay has_seeds
+	mkdir -p fuzz/corpus/$(TARGET) tests/corpus/$(TARGET)
+	RUSTFLAGS="$(COVERAGE)" cargo run --release --manifest-path fuzz/Cargo.toml --bin $(TARGET) \
+	  --target $$(rustc -vV | sed -n 's/^host: //p') -- -max_total_time=$(TIME) -max_len=65536 \
+	  -artifact_prefix=fuzz/$(TARGET)- fuzz/corpus/$(TARGET) tests/corpus/$(TARGET)
 
 packages:
 	missing=

@@ -7,6 +7,8 @@
 
 // Pure ring.
 pub mod config;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod host;
 pub mod ipc;
 pub mod limits;

@@ -75,6 +75,7 @@ fn the_pure_ring_touches_nothing() {
             "src/proto",
             "src/host",
             "src/config",
+            "src/fuzz",
             "src/ipc.rs",
             "src/limits.rs",
             "src/time.rs",

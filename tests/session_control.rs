@@ -186,6 +186,36 @@ fn forged_repeated_and_plain_messages_are_counted_and_dropped() {
     pair.works();
 }
 
+/// What was logged while `call` ran, a line each.
+fn logged(call: impl FnOnce()) -> Vec<String> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let writer = std::sync::Mutex::new(file.reopen().unwrap());
+    let subscriber = tracing_subscriber::fmt().with_writer(writer).with_ansi(false).finish();
+    tracing::subscriber::with_default(subscriber, call);
+    std::fs::read_to_string(file.path()).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_client_with_another_key_is_not_heard_and_told_of_once() {
+    let mut honest = Pair::connected();
+    let mut pair = Pair::connected();
+    let other = SessionKey([8; 16]);
+    pair.client.sealer = SealedSender::new(other, Version::V2, Direction::ClientToHost);
+    let lines = logged(|| {
+        for _ in 0..50 {
+            pair.client.input(&click(true));
+            pair.client.send(0, &Message::StartB);
+        }
+        pair.until(|pair| pair.control.figures().forged == 100);
+    });
+    assert_eq!(pair.said().len(), 0, "{:?}", pair.events);
+    assert!(!pair.events.contains(&ControlEvent::Heard), "it does not even live");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains(&grant().viewer.to_string()), "{lines:?}");
+    assert!(pair.control.is_connected(), "whoever forges does not end a peer");
+    honest.works();
+}
+
 #[test]
 fn lying_input_events_inside_authentic_messages_are_dropped() {
     let mut pair = Pair::connected();

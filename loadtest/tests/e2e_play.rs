@@ -1,8 +1,14 @@
 //! A whole host, whole clients: from pairing to goodbye, and that nothing is left behind.
 mod place;
 
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::process::Command;
+use std::time::Duration;
 
+use moonshard::proto::ping::Ping;
+use moonshard::proto::rtsp::{Direction, seal};
+use moonshard::proto::secret::SessionKey;
 use place::{Place, alone, eventually, report};
 use serde_json::Value;
 
@@ -179,6 +185,90 @@ fn refusals_say_why_and_start_nothing() {
     place.forget_clients();
     let removed = host.stranger("a", PATTERN).refused();
     assert!(removed.contains("does not know this client"), "{removed}");
+    nothing_is_left(&place);
+    host.end();
+}
+
+/// What comes to UDP ports that nobody has asked for.
+fn foreign_datagrams() -> Vec<Vec<u8>> {
+    let wake_on_lan = [&[0xff; 6][..], &[2, 0xfc, 1, 2, 3, 4].repeat(16)].concat();
+    let dns = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x07example\x03org\0\0\xff\0\x01".to_vec();
+    let ping = Ping::Identified { payload: *b"0123456789ABCDEF", sequence: 1 }.write();
+    // CONNECT with data that nobody was given, then ENet commands to peers that there may be.
+    let connect = [&[0x8f, 0xff, 0, 0, 0x82, 0xff, 0, 1][..], &[0x5a; 44]].concat();
+    let mut all =
+        vec![vec![], vec![0], vec![0xff; 65_507], b"PING".to_vec(), wake_on_lan, dns, ping];
+    all.push(connect);
+    all.extend((0..64).map(|peer| vec![0x80, peer, 0, 0, 0x84, 0xff, 0, 1, 0, 0, 0, 0]));
+    let mut seed = 1u32;
+    let mut random = || {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (seed >> 24) as u8
+    };
+    all.extend((0..200).map(|length| (0..length).map(|_| random()).collect()));
+    all
+}
+
+/// Sends `message` to the RTSP port; what comes back until the host closes.
+fn rtsp(port: u16, message: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream.write_all(message).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn strangers_and_forgers_are_not_answered_and_disturb_no_stream() {
+    let _alone = alone();
+    let place = Place::new();
+    let host = place.serve();
+    let stream = host.client("a", PATTERN).with(&["--seconds", "6", "--pattern-check"]).start();
+    let streams = || place.sessions().first().is_some_and(|one| one["state"] == "streaming");
+    eventually("it streams", || streams().then_some(()));
+    let lines = place.log().lines().count();
+
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    for service in ["video", "control", "audio"] {
+        let to = (Ipv4Addr::LOCALHOST, place.port(service));
+        for datagram in foreign_datagrams() {
+            socket.send_to(&datagram, to).unwrap();
+        }
+    }
+    let port = place.port("rtsp");
+    let options = b"OPTIONS rtsp://x RTSP/1.0\r\nCSeq: 1\r\n\r\n";
+    for sequence in 1..20 {
+        let key = SessionKey([7; 16]);
+        let sealed = seal(&key, sequence, Direction::ClientToHost, options);
+        assert_eq!(rtsp(port, &sealed), b"", "not even an error");
+    }
+    let plain = rtsp(port, b"ANNOUNCE streamid=control/13/0 RTSP/1.0\r\nCSeq: 5\r\n\r\n");
+    assert!(plain.starts_with(b"RTSP/1.0 454 "), "{}", String::from_utf8_lossy(&plain));
+
+    socket.set_read_timeout(Some(Duration::from_millis(400))).unwrap();
+    let answer = socket.recv_from(&mut [0; 2048]);
+    assert!(answer.is_err(), "strangers get nothing: {answer:?}");
+    assert!(streams(), "{:?}", place.sessions());
+    let log = place.log();
+    let said: Vec<&str> = log.lines().skip(lines).collect();
+    assert!(said.len() < 20, "the log is flooded: {said:#?}");
+
+    let report = report(&stream.wait_with_output().unwrap(), &place);
+    assert!(number(&report, "frames_lost") <= 2.0, "{report}");
+    nothing_is_left(&place);
+    host.end();
+}
+
+#[test]
+fn an_announce_beyond_all_bounds_is_refused_and_starts_nothing() {
+    let _alone = alone();
+    let place = Place::new();
+    let host = place.serve();
+    for (option, value) in [("--mode", "8x8x60"), ("--mode", "1280x720x1000")] {
+        let refused = host.client("a", PATTERN).with(&[option, value]).refused();
+        assert!(refused.contains("ANNOUNCE: the host answers with status 400"), "{refused}");
+    }
     nothing_is_left(&place);
     host.end();
 }

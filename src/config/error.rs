@@ -55,8 +55,8 @@ impl Fault {
         let start = text[..span.start].rfind('\n').map_or(0, |newline| newline + 1);
         let line = text[start..].lines().next().unwrap_or_default();
         let column = text[start..span.start].chars().count() + 1;
-        // Of a range over several lines only the first is shown.
-        let end = span.end.clamp(span.start, start + line.len());
+        // Of a range over several lines only the first is shown; it may begin at the line's end.
+        let end = span.end.min(start + line.len()).max(span.start);
         let length = text.get(span.start..end).map_or(1, |marked| marked.chars().count().max(1));
         ConfigError {
             message: self.message,

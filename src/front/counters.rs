@@ -85,6 +85,8 @@ counters! {
     rtsp_requests,
     /// RTSP messages that were malformed or too long
     rtsp_malformed,
+    /// RTSP messages that no pending launch's key opens, or that were repeated; closed without a word
+    rtsp_refused,
     /// Answers written completely
     answers,
     /// Answers given up because the peer did not take them in time

@@ -239,7 +239,12 @@ impl Desk {
         let Some((answer, _)) = self.wait(call, &mut conn).await else { return };
         let bytes = match answer {
             Answer::Rtsp(bytes) => bytes,
-            Answer::Http(_) | Answer::Close => Vec::new(),
+            Answer::Close => {
+                self.counters.rtsp_refused.add();
+                debug!("no pending launch has the key of this message");
+                Vec::new()
+            }
+            Answer::Http(_) => Vec::new(),
         };
         self.deliver(conn, &bytes).await;
     }

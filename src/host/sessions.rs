@@ -16,7 +16,6 @@ use crate::limits::{ENET_PEER_IDS, SESSIONS_MAX};
 use crate::proto::http::Query;
 use crate::proto::launch::{LaunchRequest, Verb, session_url, started};
 use crate::proto::stream::Mode;
-use crate::proto::surround::Layout;
 use crate::time::Time;
 
 mod adopt;
@@ -311,7 +310,7 @@ impl Sessions {
             encrypted,
             key: w.request.rikey.clone(),
             rikeyid: w.request.rikeyid,
-            surround: w.request.surround_params.and_then(|p| Layout::parse_custom(&p.digits())),
+            surround: w.request.surround_params,
         };
         let until = cx.now + Duration::from_millis(config.limits.grant_ms);
         let grant = Grant::new(launch, peer_id, until, cx.entropy);

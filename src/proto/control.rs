@@ -22,8 +22,10 @@
 use thiserror::Error;
 
 use crate::limits;
-use crate::proto::gcm;
-use crate::proto::gcm::Iv;
+use crate::proto::crypto::GcmKey;
+use crate::proto::crypto::LongIvGcmKey;
+use crate::proto::crypto::TAG_BYTES;
+use crate::proto::crypto::message_iv;
 use crate::proto::secret::SessionKey;
 
 mod feedback;
@@ -31,6 +33,7 @@ mod message;
 #[cfg(test)]
 mod tests;
 
+pub use crate::proto::crypto::Direction;
 pub use feedback::Feedback;
 pub use feedback::HdrMetadata;
 pub use feedback::TERMINATED_BY_HOST;
@@ -40,6 +43,8 @@ pub use message::Message;
 /// Bytes before the ciphertext.
 pub const HEADER_BYTES: usize = 24;
 const TYPE_ENVELOPE: u16 = 0x0001;
+/// In the IV of version 2.
+const PLANE: u8 = b'C';
 /// Type and payload length of an inner message.
 const INNER_HEADER_BYTES: usize = 4;
 /// Sequence number and tag, which the envelope's length counts.
@@ -55,13 +60,6 @@ pub enum Version {
     V1,
     /// 12-byte IV.
     V2,
-}
-
-/// Who sent a message; part of the IV in version 2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    ClientToHost,
-    HostToClient,
 }
 
 /// Why a packet is dropped. None of them changes any state; the stream goes on.
@@ -129,11 +127,14 @@ pub fn seal(
     packet.extend_from_slice(&TYPE_ENVELOPE.to_le_bytes());
     packet.extend_from_slice(&length.to_le_bytes());
     packet.extend_from_slice(&sequence.to_le_bytes());
-    packet.extend_from_slice(&[0; gcm::TAG_BYTES]);
+    packet.extend_from_slice(&[0; TAG_BYTES]);
     packet.extend_from_slice(inner);
     let (header, body) = packet.split_at_mut(HEADER_BYTES);
-    let tag = gcm::seal(&key.0, &iv(version, direction, sequence), body);
-    header[HEADER_BYTES - gcm::TAG_BYTES..].copy_from_slice(&tag);
+    let tag = match version {
+        Version::V1 => LongIvGcmKey::new(key).seal_in_place(iv_v1(sequence), body),
+        Version::V2 => GcmKey::new(key).seal_in_place(message_iv(sequence, direction, PLANE), body),
+    };
+    header[HEADER_BYTES - TAG_BYTES..].copy_from_slice(&tag);
     packet
 }
 
@@ -147,23 +148,27 @@ pub fn open(
 ) -> Result<Inner, OpenError> {
     let envelope = Envelope::parse(packet)?;
     let mut bytes = envelope.ciphertext.to_vec();
-    let iv = iv(version, direction, envelope.sequence);
-    if !gcm::open(&key.0, &iv, &mut bytes, envelope.tag) {
-        return Err(OpenError::Forged);
-    }
+    let Envelope { sequence, tag, .. } = envelope;
+    let opened = match version {
+        Version::V1 => LongIvGcmKey::new(key).open_in_place(iv_v1(sequence), tag, &mut bytes),
+        Version::V2 => {
+            GcmKey::new(key).open_in_place(message_iv(sequence, direction, PLANE), tag, &mut bytes)
+        }
+    };
+    opened.map_err(|_| OpenError::Forged)?;
     let (kind, rest) = bytes.split_first_chunk().ok_or(OpenError::Inner)?;
     let (length, payload) = rest.split_first_chunk().ok_or(OpenError::Inner)?;
     let kind = u16::from_le_bytes(*kind);
     if kind == TYPE_ENVELOPE || usize::from(u16::from_le_bytes(*length)) != payload.len() {
         return Err(OpenError::Inner);
     }
-    Ok(Inner { kind, sequence: envelope.sequence, bytes })
+    Ok(Inner { kind, sequence, bytes })
 }
 
 /// The unauthenticated outside of a packet.
 struct Envelope<'a> {
     sequence: u32,
-    tag: &'a [u8; gcm::TAG_BYTES],
+    tag: &'a [u8; TAG_BYTES],
     ciphertext: &'a [u8],
 }
 
@@ -187,24 +192,11 @@ impl<'a> Envelope<'a> {
     }
 }
 
-fn iv(version: Version, direction: Direction, sequence: u32) -> Iv {
-    let [low, ..] = sequence.to_le_bytes();
-    match version {
-        Version::V1 => {
-            let mut iv = [0; 16];
-            iv[0] = low;
-            Iv::Long(iv)
-        }
-        Version::V2 => {
-            let mut iv = [0; 12];
-            iv[..4].copy_from_slice(&sequence.to_le_bytes());
-            iv[10..].copy_from_slice(match direction {
-                Direction::ClientToHost => b"CC",
-                Direction::HostToClient => b"HC",
-            });
-            Iv::Short(iv)
-        }
-    }
+/// The same in both directions.
+fn iv_v1(sequence: u32) -> [u8; 16] {
+    let mut iv = [0; 16];
+    iv[0] = sequence.to_le_bytes()[0];
+    iv
 }
 
 /// One side's outgoing messages: a counter from 0, up by one with each message on whichever channel.

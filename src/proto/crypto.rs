@@ -35,6 +35,26 @@ pub enum CryptoError {
     PrivateKey,
 }
 
+/// Who sent a sealed message; part of its IV, so that none can be sent back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    ClientToHost,
+    HostToClient,
+}
+
+/// The IV of RTSP (`plane` is `R`) and control (`C`) messages: the sequence number little-endian, six
+/// zeros, `C` or `H` for the sender, the plane.
+pub(super) fn message_iv(sequence: u32, direction: Direction, plane: u8) -> [u8; 12] {
+    let mut iv = [0; 12];
+    iv[..4].copy_from_slice(&sequence.to_le_bytes());
+    iv[10] = match direction {
+        Direction::ClientToHost => b'C',
+        Direction::HostToClient => b'H',
+    };
+    iv[11] = plane;
+    iv
+}
+
 /// An AES-128-GCM key with 12-byte IVs, expanded once and used for every packet. No call allocates.
 ///
 /// Used by encrypted RTSP, control v2 and video. The caller never repeats an IV.

@@ -202,6 +202,16 @@ impl Query {
         values.next().is_some_and(|first| values.any(|other| other != first))
     }
 
+    /// The parameters as text again, with every byte escaped that is not a letter or a digit.
+    pub fn write(&self) -> String {
+        let mut text = String::new();
+        for (name, value) in &self.parameters {
+            let separator = if text.is_empty() { "" } else { "&" };
+            text.extend([separator, &encode(name), "=", &encode(value)]);
+        }
+        text
+    }
+
     /// The first thing that was wrong with the query.
     pub const fn defect(&self) -> Option<QueryDefect> {
         self.defect
@@ -213,6 +223,18 @@ impl fmt::Debug for Query {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.parameters.iter().map(|(name, _)| name)).finish()
     }
+}
+
+fn encode(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() {
+            escaped.push(byte.into());
+        } else {
+            escaped.extend(["%", &super::hex::encode(&[byte])]);
+        }
+    }
+    escaped
 }
 
 fn decode(text: &str) -> Result<String, QueryDefect> {

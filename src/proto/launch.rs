@@ -11,6 +11,7 @@ use super::hex;
 use super::http::{Query, QueryDefect, Response};
 use super::secret::SessionKey;
 use super::stream::Mode;
+use super::surround::Layout;
 use super::xml::Document;
 use crate::limits::{HEIGHT_MAX, WIDTH_MAX};
 
@@ -123,7 +124,7 @@ pub struct LaunchRequest {
     /// Send audio during silence too.
     pub continuous_audio: bool,
     /// A layout of the client's own, from forks. An invalid one counts as none.
-    pub surround_params: Option<SurroundParams>,
+    pub surround_params: Option<Layout>,
 }
 
 /// Wanted speakers.
@@ -143,39 +144,6 @@ impl Surround {
         let (mask, count) = ((info >> 16) as u16, info & 0xffff);
         let channels = u8::try_from(count).ok().filter(|c| [2, 6, 8].contains(c))?;
         (mask.count_ones() == count).then_some(Self { channels, mask })
-    }
-}
-
-/// An Opus multistream layout chosen by the client.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SurroundParams {
-    /// 6 or 8.
-    pub channels: u8,
-    pub streams: u8,
-    pub coupled: u8,
-    /// `channels` entries, each below `channels`.
-    pub mapping: Vec<u8>,
-}
-
-impl SurroundParams {
-    /// From single digits: channels, streams, coupled streams, mapping.
-    pub fn parse(digits: &str) -> Option<Self> {
-        let digit = |b: u8| b.is_ascii_digit().then(|| b - b'0');
-        let values: Vec<u8> = digits.bytes().take(12).map(digit).collect::<Option<_>>()?;
-        let [channels, streams, coupled, mapping @ ..] = values.as_slice() else { return None };
-        let (channels, streams, coupled) = (*channels, *streams, *coupled);
-        let valid = [6, 8].contains(&channels)
-            && streams + coupled == channels
-            && coupled <= streams
-            && mapping.len() == usize::from(channels)
-            && mapping.iter().all(|&index| index < channels);
-        valid.then(|| Self { channels, streams, coupled, mapping: mapping.to_vec() })
-    }
-
-    /// The digits again, as SDP carries them.
-    pub fn digits(&self) -> String {
-        let head = [self.channels, self.streams, self.coupled];
-        head.iter().chain(&self.mapping).map(|d| char::from(b'0' + d % 10)).collect()
     }
 }
 
@@ -224,7 +192,7 @@ impl LaunchRequest {
             gamepads: read.gamepads()?,
             keep_gamepads: read.optional("gcpersist", flag, flag_value)?.unwrap_or(false),
             continuous_audio: read.optional("continuousAudio", flag, flag_value)?.unwrap_or(false),
-            surround_params: query.get("surroundParams").and_then(SurroundParams::parse),
+            surround_params: query.get("surroundParams").and_then(Layout::parse_custom),
         })
     }
 }

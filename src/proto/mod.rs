@@ -8,7 +8,6 @@ pub mod control;
 pub mod crypto;
 pub mod enet;
 pub mod fec;
-mod gcm;
 pub mod hex;
 pub mod http;
 pub mod input;

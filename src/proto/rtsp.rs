@@ -19,8 +19,9 @@
 use thiserror::Error;
 
 use crate::limits;
-use crate::proto::gcm;
-use crate::proto::gcm::Iv;
+use crate::proto::crypto::GcmKey;
+use crate::proto::crypto::TAG_BYTES;
+use crate::proto::crypto::message_iv;
 use crate::proto::secret::SessionKey;
 use crate::proto::stream::Flow;
 
@@ -30,6 +31,7 @@ mod response;
 #[cfg(test)]
 mod tests;
 
+pub use crate::proto::crypto::Direction;
 pub use frame::Frame;
 pub use frame::FrameError;
 pub use frame::Framer;
@@ -39,6 +41,8 @@ pub use response::Status;
 /// Bytes before the ciphertext of a sealed message.
 pub const HEADER_BYTES: usize = 24;
 const SEALED: u32 = 0x8000_0000;
+/// In the IV.
+const PLANE: u8 = b'R';
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,13 +201,6 @@ fn content_length(value: Option<&str>) -> Option<usize> {
     plain.then(|| digits.parse().unwrap_or(usize::MAX))
 }
 
-/// Who sent a sealed message; part of the IV.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    ClientToHost,
-    HostToClient,
-}
-
 /// Why a sealed message is refused. There is no answer in plaintext to any of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum OpenError {
@@ -226,11 +223,11 @@ pub fn seal(key: &SessionKey, sequence: u32, direction: Direction, plaintext: &[
     let mut wire = Vec::with_capacity(HEADER_BYTES + plaintext.len());
     wire.extend_from_slice(&(SEALED | length).to_be_bytes());
     wire.extend_from_slice(&sequence.to_be_bytes());
-    wire.extend_from_slice(&[0; gcm::TAG_BYTES]);
+    wire.extend_from_slice(&[0; TAG_BYTES]);
     wire.extend_from_slice(plaintext);
     let (header, body) = wire.split_at_mut(HEADER_BYTES);
-    let tag = gcm::seal(&key.0, &iv(sequence, direction), body);
-    header[HEADER_BYTES - gcm::TAG_BYTES..].copy_from_slice(&tag);
+    let tag = GcmKey::new(key).seal_in_place(message_iv(sequence, direction, PLANE), body);
+    header[HEADER_BYTES - TAG_BYTES..].copy_from_slice(&tag);
     wire
 }
 
@@ -253,18 +250,7 @@ pub fn open(
     }
     let sequence = u32::from_be_bytes(*sequence);
     let mut plaintext = ciphertext.to_vec();
-    if !gcm::open(&key.0, &iv(sequence, direction), &mut plaintext, tag) {
-        return Err(OpenError::Forged);
-    }
-    Ok((sequence, plaintext))
-}
-
-fn iv(sequence: u32, direction: Direction) -> Iv {
-    let mut iv = [0; 12];
-    iv[..4].copy_from_slice(&sequence.to_le_bytes());
-    iv[10..].copy_from_slice(match direction {
-        Direction::ClientToHost => b"CR",
-        Direction::HostToClient => b"HR",
-    });
-    Iv::Short(iv)
+    let opened =
+        GcmKey::new(key).open_in_place(message_iv(sequence, direction, PLANE), tag, &mut plaintext);
+    opened.map(|()| (sequence, plaintext)).map_err(|_| OpenError::Forged)
 }

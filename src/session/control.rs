@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rusty_enet::{EventNoRef, Host, HostSettings, Packet, Peer, PeerID};
 
-use crate::ipc::ViewerGrant;
+use crate::ipc::{ViewerGrant, ViewerId};
 use crate::limits::{CONTROL_MESSAGE_BYTES_MAX, ENET_CHANNELS};
 use crate::proto::control::{
     Direction, Feedback, HEADER_BYTES, Inner, Message, OpenError, OpenWindow, SealedSender, Version,
@@ -101,6 +101,7 @@ pub enum NotMoved {
 
 /// One viewer's control connection.
 pub struct Control {
+    viewer: ViewerId,
     host: Host<Wire>,
     admission: Admission,
     sender: SealedSender,
@@ -128,6 +129,7 @@ impl Control {
         let version = if stream.control_v2 { Version::V2 } else { Version::V1 };
         let key = &grant.key;
         Ok(Self {
+            viewer: grant.viewer,
             host: host(Wire::new(socket, first, admission))?,
             admission,
             sender: SealedSender::new(key.clone(), version, Direction::HostToClient),
@@ -243,13 +245,22 @@ impl Control {
                 self.on_message(&inner, events);
                 return true;
             }
-            Err(OpenError::Forged) => self.figures.forged += 1,
+            Err(OpenError::Forged) => self.on_forged(),
             Err(OpenError::Replayed) => self.figures.replayed += 1,
             Err(OpenError::Inner | OpenError::Plaintext | OpenError::Size) => {
                 self.figures.malformed += 1;
             }
         }
         false
+    }
+
+    /// Told once: who sends them could send many.
+    fn on_forged(&mut self) {
+        if self.figures.forged == 0 {
+            let viewer = self.viewer;
+            tracing::warn!(%viewer, "control messages under another key; further ones are counted");
+        }
+        self.figures.forged += 1;
     }
 
     fn on_message(&mut self, inner: &Inner, events: &mut Vec<ControlEvent>) {

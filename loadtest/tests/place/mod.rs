@@ -107,6 +107,12 @@ impl Place {
         host
     }
 
+    /// The port that the host has for `service`.
+    pub fn port(&self, service: &str) -> u16 {
+        let port = self.admin(&["status"])["ports"][service].as_u64();
+        u16::try_from(port.unwrap()).unwrap()
+    }
+
     /// Sessions that the host tells of.
     pub fn sessions(&self) -> Vec<Value> {
         self.admin(&["sessions"]).as_array().cloned().unwrap_or_default()
@@ -152,7 +158,8 @@ impl Place {
         found
     }
 
-    fn log(&self) -> String {
+    /// What the host and its processes have logged.
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.path().join("log")).unwrap_or_default()
     }
 }

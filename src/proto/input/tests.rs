@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::proto::gcm;
+use crate::proto::crypto::LongIvGcmKey;
+use crate::proto::secret::SessionKey;
 use crate::proto::vectors;
 
 fn byte(value: &Value) -> u8 {
@@ -299,7 +300,7 @@ fn presence_is_the_own_bit() {
 #[test]
 fn legacy_gcm_events() {
     let golden = &vectors::load("legacy_input_encryption")["gen7_gcm"];
-    let key = vectors::key(&golden["key"]);
+    let key = SessionKey(vectors::key(&golden["key"]));
     let mut iv = vectors::key(&golden["initial_iv"]);
     assert_eq!(u32::from_be_bytes(*iv.first_chunk().unwrap()), long(&golden["rikeyid"]));
     let events = golden["events"].as_array().unwrap();
@@ -313,7 +314,7 @@ fn legacy_gcm_events() {
         assert_eq!(u32::from_be_bytes(*size) as usize, blob.len());
         let (tag, ciphertext) = blob.split_first_chunk().unwrap();
         let mut plaintext = ciphertext.to_vec();
-        assert!(gcm::open(&key, &gcm::Iv::Long(iv), &mut plaintext, tag));
+        LongIvGcmKey::new(&key).open_in_place(iv, tag, &mut plaintext).unwrap();
         assert_eq!(plaintext, vectors::bytes(&entry["plaintext"]));
         assert!(!matches!(InputEvent::parse(&plaintext), Err(_) | Ok(InputEvent::Unknown { .. })));
         if blob.len() >= 32 {

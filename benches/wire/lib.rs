@@ -1,0 +1,1 @@
+//! Nothing: the benchmarks of the wire, which need crates that nothing else here does, hang on it.
