@@ -22,8 +22,6 @@ mod oom;
 mod process;
 #[cfg(feature = "host")]
 mod run;
-#[cfg(feature = "host")]
-pub(crate) mod signals;
 
 #[cfg(feature = "host")]
 pub use process::main;

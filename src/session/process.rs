@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use super::app::{self, Surroundings, orphans};
 use super::life::Event;
 use super::run::{Parts, Session};
-use super::signals::Signals;
 use crate::audio::{self, AudioConfig};
 use crate::desktop::{self, DesktopConfig};
 use crate::ipc::SessionBoot;
 use crate::ops::log;
 use crate::proc::boot;
+use crate::proc::signals::Signals;
 
 /// The listening link and the lock of the directory.
 const FDS: usize = 2;
