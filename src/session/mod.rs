@@ -19,6 +19,8 @@ mod hands;
 #[cfg(feature = "host")]
 mod oom;
 #[cfg(feature = "host")]
+mod presence;
+#[cfg(feature = "host")]
 mod process;
 #[cfg(feature = "host")]
 mod run;
