@@ -389,6 +389,12 @@ pub struct SessionPolicy {
     pub never_viewed_ms: u64,
     /// Frames per second of an unchanging picture.
     pub idle_fps: u32,
+    /// An app that has shown nothing for this long is said to be slow.
+    #[serde(default)]
+    pub slow_app_ms: u64,
+    /// How long a client is shown why its app has ended; 0: not at all.
+    #[serde(default)]
+    pub reason_ms: u64,
     pub keyboard_layout: String,
     pub keyboard_variant: String,
     /// "auto" or the name of an encoder, as `EncoderChoice` of the configuration.

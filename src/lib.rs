@@ -29,6 +29,8 @@ pub mod net;
 #[cfg(feature = "host")]
 pub mod ops;
 #[cfg(feature = "host")]
+pub mod paint;
+#[cfg(feature = "host")]
 pub mod proc;
 #[cfg(feature = "host")]
 pub mod shard;

@@ -26,6 +26,8 @@ fn boot(directory: &Path, command: &[&str]) -> SessionBoot {
         keep_ms: 0,
         never_viewed_ms: 60_000,
         idle_fps: 10,
+        slow_app_ms: 15_000,
+        reason_ms: 0,
         keyboard_layout: "us".into(),
         keyboard_variant: String::new(),
         encoder: "auto".into(),
@@ -137,6 +139,23 @@ fn wanted<T>(link: &Link, want: impl Fn(FromSession) -> Option<T>) -> T {
     panic!("it was not told");
 }
 
+/// Of a session that has ended: no process that has its runtime directory in its environment, and
+/// nothing in that directory but what the supervisor made.
+fn assert_nothing_left(session: &Session) {
+    let mark = session.directory.path().to_str().unwrap().as_bytes();
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let of_session = processes.filter(|entry| {
+        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        environment.windows(mark.len()).any(|window| window == mark)
+    });
+    let left: Vec<_> = of_session.map(|entry| entry.file_name()).collect();
+    assert!(left.is_empty(), "processes {left:?}");
+    let files = std::fs::read_dir(session.directory.path()).unwrap().flatten();
+    let mut files: Vec<_> = files.map(|f| f.file_name().into_string().unwrap()).collect();
+    files.sort();
+    assert_eq!(files, ["lock", "session.sock"]);
+}
+
 fn lives(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
     stat.is_ok_and(|stat| !stat.contains(") Z"))
@@ -157,14 +176,77 @@ fn an_app_that_cannot_start_is_told_with_its_reason_and_the_session_ends() {
 
 #[test]
 fn an_app_that_exits_at_once_is_told_with_status_and_last_words() {
-    let mut session = Session::start(&["sh", "-c", "echo cannot open display >&2; exit 7"]);
+    // The rest of its process group and a runaway are not to stay.
+    let script = "sleep 1000 & (setsid sleep 1000 &) ; echo cannot open display >&2; exit 7";
+    let mut session = Session::start(&["sh", "-c", script]);
     let (link, _) = session.front();
+    // As the answer to the launch, or on a very slow machine right after it.
+    let (status, last_words) = wanted(&link, |message| match message {
+        FromSession::StartFailed { reason } => Some((reason.clone(), reason)),
+        FromSession::AppExited { status, last_words } => Some((status, last_words)),
+        _ => None,
+    });
+    assert!(status.contains("exit 7"), "{status}");
+    assert!(last_words.contains("cannot open display"), "{last_words}");
+    session.ends();
+    assert_nothing_left(&session);
+}
+
+#[test]
+fn a_failure_after_the_launch_is_answered_waits_until_a_viewer_could_have_read_why() {
+    let mut session = Session::start_with(&["sh", "-c", "sleep 1; echo no GPU; exit 3"], |boot| {
+        boot.spec.policy.reason_ms = 1_500;
+    });
+    let (link, _) = session.front();
+    let start = Instant::now();
     let (status, last_words) = wanted(&link, |message| match message {
         FromSession::AppExited { status, last_words } => Some((status, last_words)),
         _ => None,
     });
-    assert_eq!((status.as_str(), last_words.as_str()), ("exit 7", "cannot open display"));
+    assert_eq!((status.as_str(), last_words.as_str()), ("exit 3", "no GPU"));
+    assert!(start.elapsed() >= Duration::from_millis(1_500), "{:?}", start.elapsed());
     assert_eq!(session.ends().1, Exit::Code(0));
+    assert_nothing_left(&session);
+}
+
+#[test]
+fn an_app_that_forks_away_lives_as_long_as_its_window() {
+    // The launcher ends at once; the window comes from a process of its own session.
+    let program = env!("CARGO_BIN_EXE_moonshard");
+    let script = format!("(setsid {program} pattern & echo $!) ; exit 0");
+    let mut session = Session::start(&["sh", "-c", &script]);
+    let (link, _) = session.front();
+    let game = session.log_until(&link, |log| log.contains('\n'));
+    let game = game.lines().next().unwrap().to_owned();
+    let showing = |figures: BTreeMap<String, f64>| figures["desktop_showing"];
+    let end = Instant::now() + PATIENCE;
+    loop {
+        link.send(&ToSession::AskFigures, &[]).unwrap();
+        let figures = wanted(&link, |message| match message {
+            FromSession::Figures { figures } => Some(figures),
+            FromSession::AppExited { .. } | FromSession::StartFailed { .. } => {
+                panic!("{message:?}")
+            }
+            _ => None,
+        });
+        if showing(figures) == 1.0 {
+            break;
+        }
+        assert!(Instant::now() < end, "the window does not come");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Looked at a few times meanwhile: it does not end.
+    std::thread::sleep(Duration::from_millis(1_200));
+    assert!(lives(&game));
+    let pid = rustix::process::Pid::from_raw(game.parse().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let status = wanted(&link, |message| match message {
+        FromSession::AppExited { status, .. } => Some(status),
+        _ => None,
+    });
+    assert_eq!(status, "exit 0");
+    assert_eq!(session.ends().1, Exit::Code(0));
+    assert_nothing_left(&session);
 }
 
 #[test]
@@ -183,6 +265,7 @@ fn stop_ends_an_app_that_ignores_sigterm_and_its_runaways_within_bounds() {
     assert_eq!(code, Exit::Code(0));
     assert!(took >= Duration::from_millis(1_000), "SIGTERM was given its time: {took:?}");
     assert!(!lives(runaway), "the runaway lives");
+    assert_nothing_left(&session);
 }
 
 #[test]

@@ -188,6 +188,8 @@ impl Session {
                 keep_ms: 0,
                 never_viewed_ms: 60_000,
                 idle_fps: 10,
+                slow_app_ms: 15_000,
+                reason_ms: 0,
                 keyboard_layout: "us".into(),
                 keyboard_variant: String::new(),
                 encoder: "auto".into(),

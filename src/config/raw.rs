@@ -65,6 +65,8 @@ pub(super) struct Session {
     pub keep_ms: Number,
     pub never_viewed_ms: Number,
     pub idle_fps: Number,
+    pub slow_app_ms: Number,
+    pub reason_ms: Number,
     pub keyboard_layout: Text,
     pub keyboard_variant: Text,
     pub encoder: Text,

@@ -27,6 +27,7 @@ use smithay::wayland::shell::wlr_layer::Layer;
 
 use super::border::Border;
 use super::clock::{Due, RefreshClock};
+use super::notice;
 use super::state::State;
 use super::windows::{Lie, is_active, lie};
 use crate::time::Time;
@@ -162,6 +163,12 @@ impl State {
     /// Everything visible, front to back.
     fn pieces<'a>(&mut self, failures: &'a Cell<u32>) -> Vec<Piece<'a>> {
         let mut contents = self.cursor_contents();
+        if self.notice.is_some() {
+            self.notice_contents(&mut contents);
+            if self.notice.as_ref().is_some_and(|drawn| drawn.notice.covers) {
+                return contents.into_iter().map(|content| Piece { content, failures }).collect();
+            }
+        }
         let (upper, lower) = self.layer_order();
         self.layer_contents(&upper, &mut contents);
         let mut covered = false;
@@ -206,6 +213,24 @@ impl State {
             self.layer_contents(&lower, &mut contents);
         }
         contents.into_iter().map(|content| Piece { content, failures }).collect()
+    }
+
+    /// What we have to say, drawn anew for a new mode.
+    fn notice_contents(&mut self, contents: &mut Vec<Content>) {
+        if let Some(old) = self.notice.take_if(|drawn| !drawn.fits(self.mode)) {
+            self.notice = Some(notice::Drawn::new(old.notice, self.mode));
+        }
+        let Some(drawn) = &self.notice else { return };
+        let element = MemoryRenderBufferRenderElement::from_buffer(
+            &mut self.screen.renderer,
+            drawn.at.to_f64().to_physical(1.0),
+            &drawn.picture,
+            None,
+            None,
+            None,
+            Kind::Unspecified,
+        );
+        contents.extend(element.ok().map(Content::Memory));
     }
 
     fn layer_contents(&mut self, layers: &[Layer], contents: &mut Vec<Content>) {

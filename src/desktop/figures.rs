@@ -20,6 +20,10 @@ impl Count {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
     pub fn value(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -48,6 +52,10 @@ pub struct Figures {
     pub commits: Count,
     /// Wayland clients connected now.
     pub clients: Count,
+    /// Windows and layers that show something now.
+    pub showing: Count,
+    /// Rounds of events after which something was shown that was not before.
+    pub shown: Count,
     /// Connections refused because too many were open.
     pub clients_refused: Count,
     /// Clients cut off for asking too much.
@@ -101,6 +109,8 @@ impl Figures {
             ("hand_backs_refused", self.hand_backs_refused.value()),
             ("commits", self.commits.value()),
             ("clients", self.clients.value()),
+            ("showing", self.showing.value()),
+            ("shown", self.shown.value()),
             ("clients_refused", self.clients_refused.value()),
             ("clients_cut_off", self.clients_cut_off.value()),
             ("input_events", self.input_events.value()),

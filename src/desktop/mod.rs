@@ -28,6 +28,7 @@ mod input;
 mod keyboard;
 mod layers;
 mod mapping;
+mod notice;
 mod pointer;
 mod protocols;
 mod ring;
@@ -39,6 +40,7 @@ mod text;
 mod touch;
 mod windows;
 
+pub use notice::Notice;
 pub use ring::Ring;
 
 /// The Wayland socket's name. Each session has a runtime directory of its own, so none can collide.
@@ -77,6 +79,8 @@ pub enum DesktopCommand {
     Attach { frames: Link, ring: Ring },
     /// The encoder is gone.
     Detach,
+    /// What to say while no application shows anything, or instead of them; None: nothing.
+    Say(Option<Notice>),
     /// The end: clients are cut off, the socket goes.
     Stop,
 }
@@ -167,6 +171,21 @@ impl Desktop {
     /// False: the thread has ended, by `Stop` or by a fault. The session should end too.
     pub fn is_running(&self) -> bool {
         self.thread.as_ref().is_some_and(|t| !t.is_finished())
+    }
+
+    /// Whether an application, a panel or a background shows something now.
+    pub fn shows(&self) -> bool {
+        self.figures.showing.value() > 0
+    }
+
+    /// Whether anything was ever shown.
+    pub fn has_shown(&self) -> bool {
+        self.figures.shown.value() > 0
+    }
+
+    /// Whether an application is connected, if only to ask what there is.
+    pub fn has_clients(&self) -> bool {
+        self.figures.clients.value() > 0
     }
 
     /// Counts and measures by name: frames drawn and dropped, commits, clients, render times, input.

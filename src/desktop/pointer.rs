@@ -208,9 +208,17 @@ impl State {
         if down == self.buttons.contains(&code) {
             return Effect::Ignored;
         }
-        self.cursor.shown = true;
+        self.meet_pointer(now);
         self.send_button(code, down, now);
         Effect::Done
+    }
+
+    /// A button or the wheel may be the first that is heard of the pointer, or the first after a finger:
+    /// it is shown where it rests, and the window there hears of it before it hears what it does.
+    fn meet_pointer(&mut self, now: Time) {
+        if !std::mem::replace(&mut self.cursor.shown, true) {
+            self.refresh_pointer(now);
+        }
     }
 
     pub fn release_buttons(&mut self, now: Time) {
@@ -286,6 +294,7 @@ impl State {
         if (right, up) == (0, 0) {
             return Effect::Ignored;
         }
+        self.meet_pointer(now);
         let pointer = self.pointer.clone();
         pointer.axis(self, frame);
         pointer.frame(self);

@@ -23,8 +23,8 @@ use crate::time::Time;
 const UNWATCHED_MILLIHERTZ: u32 = 10_000;
 /// Hand-backs taken at one tick; an honest encoder has at most one per slot.
 const HAND_BACKS_MAX: usize = 64;
-/// Where no application shows anything.
-const BACKGROUND: Color32F = Color32F::new(0.09, 0.10, 0.12, 1.0);
+/// Where no application shows anything: 0xRRGGBB.
+pub const BACKGROUND: u32 = 0x17_1A_1F;
 
 /// What is shown, and to whom.
 pub struct Screen {
@@ -200,6 +200,11 @@ impl Screen {
     }
 }
 
+fn background() -> Color32F {
+    let [_, red, green, blue] = BACKGROUND.to_be_bytes().map(|channel| f32::from(channel) / 255.0);
+    Color32F::new(red, green, blue, 1.0)
+}
+
 /// Draws what the slot lacks. False: it failed, and every slot will be drawn in full next time.
 fn draw(
     renderer: &mut PixmanRenderer,
@@ -213,7 +218,7 @@ fn draw(
     let result =
         renderer.bind(ring.image(slot)).map_err(|e| e.to_string()).and_then(|mut target| {
             drawings
-                .render_output(renderer, &mut target, age, pieces, BACKGROUND)
+                .render_output(renderer, &mut target, age, pieces, background())
                 .map(|result| result.damage.is_some())
                 .map_err(|e| e.to_string())
         });

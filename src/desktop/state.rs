@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use smithay::backend::renderer::element::solid::SolidColorBuffer;
-use smithay::desktop::{PopupManager, Space, Window};
+use smithay::desktop::{PopupManager, Space, Window, layer_map_for_output};
 use smithay::input::Seat;
 use smithay::input::keyboard::{KeyboardHandle, XkbConfig};
 use smithay::input::pointer::PointerHandle;
@@ -19,7 +19,8 @@ use super::apps::{APPS_MAX, App};
 use super::cursor::Cursor;
 use super::figures::Figures;
 use super::keyboard::Keys;
-use super::protocols::Protocols;
+use super::notice;
+use super::protocols::{Protocols, has_buffer};
 use super::screen::Screen;
 use super::text::TextKeys;
 use super::touch::Fingers;
@@ -61,6 +62,7 @@ pub struct State {
     /// What is behind a fullscreen window.
     pub backdrop: SolidColorBuffer,
     pub screen: Screen,
+    pub notice: Option<notice::Drawn>,
     /// Events have come since `tidy`.
     untidy: bool,
     /// Frames that the applications were told of.
@@ -128,6 +130,7 @@ impl State {
             fingers: Fingers::default(),
             drag_icon: None,
             backdrop: SolidColorBuffer::default(),
+            notice: None,
             untidy: true,
             presentations: 0,
         };
@@ -160,6 +163,9 @@ impl State {
             DesktopCommand::Detach => {
                 info!("encoder detached");
                 self.screen.detach();
+            }
+            DesktopCommand::Say(notice) => {
+                self.notice = notice.map(|notice| notice::Drawn::new(notice, self.mode));
             }
             // The event loop ends before this is asked.
             DesktopCommand::Stop => {}
@@ -223,9 +229,26 @@ impl State {
         self.space.refresh();
         self.popups.cleanup();
         self.forget_dead();
+        self.take_stock();
         self.refresh_pointer(now);
         // The clock may have ticked between the events and this.
         self.screen.stale = true;
+    }
+}
+
+impl State {
+    /// Counts what shows something; what was said of an app that did not is forgotten then.
+    fn take_stock(&mut self) {
+        let layers = layer_map_for_output(&self.output);
+        let layers = layers.layers().filter(|l| has_buffer(l.wl_surface())).count();
+        let showing = (self.space.elements().len() + layers) as u64;
+        if showing > self.figures.showing.value() {
+            self.figures.shown.add();
+        }
+        self.figures.showing.set(showing);
+        if showing > 0 {
+            self.notice.take_if(|drawn| !drawn.notice.covers);
+        }
     }
 }
 

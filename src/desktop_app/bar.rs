@@ -1,6 +1,6 @@
 //! The bar's and the background's look. Where a click belongs, but not what it does.
-use crate::wayland::canvas::{Area, Canvas, mix};
-use crate::wayland::text::{Face, Font};
+use crate::paint::canvas::{Area, Canvas, mix};
+use crate::paint::text::{Face, Font};
 
 /// Pixels.
 pub const HEIGHT: u32 = 34;

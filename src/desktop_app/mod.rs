@@ -9,7 +9,7 @@ mod surfaces;
 use std::process::ExitCode;
 
 use crate::ops::log;
-use crate::session::signals::Signals;
+use crate::proc::signals::Signals;
 
 /// The program. Exit code 1: there is no Wayland display, or it went away; stderr says so.
 pub fn main() -> ExitCode {

@@ -18,7 +18,7 @@ use wayland_client::{Connection, Dispatch, QueueHandle, WEnum};
 
 use super::bar::{Bar, Button, Content, HEIGHT, draw_background};
 use super::programs::{Program, Programs};
-use crate::session::signals::Signals;
+use crate::proc::signals::Signals;
 use crate::wayland::buffers::Buffers;
 use crate::wayland::events::{self, Fault};
 use crate::wayland::local_time;

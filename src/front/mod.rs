@@ -13,7 +13,6 @@ pub mod core;
 pub mod counters;
 mod door;
 mod facts;
-pub(crate) mod font;
 mod gate;
 mod links;
 mod machine;

@@ -9,8 +9,8 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::font;
 use crate::config::App;
+use crate::paint::dots;
 
 const WIDTH: usize = 600;
 const HEIGHT: usize = 800;
@@ -95,8 +95,8 @@ impl Canvas {
 
     /// Lightens the dots of a letter by `strength`; dots are squares of `dot` pixels.
     fn letter(&mut self, letter: char, x: usize, y: usize, dot: usize, strength: u8) {
-        for (column, bits) in font::columns(letter).into_iter().enumerate() {
-            for row in (0..font::ROWS).filter(|row| bits >> row & 1 == 1) {
+        for (column, bits) in dots::columns(letter).into_iter().enumerate() {
+            for row in (0..dots::ROWS).filter(|row| bits >> row & 1 == 1) {
                 self.square(x + column * dot, y + row * dot, dot, strength);
             }
         }
@@ -113,15 +113,15 @@ impl Canvas {
     fn title(&mut self, title: &str) {
         let room = WIDTH - 2 * MARGIN;
         let longest = title.split_whitespace().map(|word| word.chars().count()).max().unwrap_or(1);
-        let dot = (room / (longest.max(1) * font::ADVANCE)).clamp(4, DOT_MAX);
-        let lines = wrap(title, room / (dot * font::ADVANCE));
-        let line_height = dot * (font::ROWS + 3);
+        let dot = (room / (longest.max(1) * dots::ADVANCE)).clamp(4, DOT_MAX);
+        let lines = wrap(title, room / (dot * dots::ADVANCE));
+        let line_height = dot * (dots::ROWS + 3);
         let top = HEIGHT - MARGIN - lines.len() * line_height;
         for (number, line) in lines.iter().enumerate() {
-            let width = line.chars().count() * font::ADVANCE * dot - dot;
+            let width = line.chars().count() * dots::ADVANCE * dot - dot;
             let left = (WIDTH.saturating_sub(width)) / 2;
             for (at, letter) in line.chars().enumerate() {
-                let x = left + at * font::ADVANCE * dot;
+                let x = left + at * dots::ADVANCE * dot;
                 self.letter(letter, x, top + number * line_height, dot, 200);
             }
         }

@@ -96,6 +96,8 @@ pub fn spec(id: SessionId) -> Box<SessionSpec> {
         keep_ms: 0,
         never_viewed_ms: 0,
         idle_fps: 10,
+        slow_app_ms: 15_000,
+        reason_ms: 0,
         keyboard_layout: "us".into(),
         keyboard_variant: String::new(),
         encoder: "auto".into(),

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 
 use crate::audio::player::Player;
 use crate::ops::log;
+use crate::proc::signals::Signals;
 use crate::proto::pattern::BEEP_MS;
-use crate::session::signals::Signals;
 
 const SECOND_NS: u64 = 1_000_000_000;
 

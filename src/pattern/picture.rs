@@ -2,11 +2,11 @@
 use std::f64::consts::TAU;
 
 use super::{SECOND_NS, is_lit};
+use crate::paint::canvas::{Area, Canvas, PIXEL_BYTES, coverage, mix};
+use crate::paint::text::{Face, Font};
 use crate::proto::pattern::{
     ANSWERS, BAND_DIVISOR, CELLS, Field, answer_field, cells, flash_field,
 };
-use crate::wayland::canvas::{Area, Canvas, PIXEL_BYTES, coverage, mix};
-use crate::wayland::text::{Face, Font};
 
 const BARS: [u32; 7] =
     [0xBF_BF_BF, 0xBF_BF_00, 0x00_BF_BF, 0x00_BF_00, 0xBF_00_BF, 0xBF_00_00, 0x00_00_BF];

@@ -18,8 +18,8 @@ use wayland_client::protocol::{wl_keyboard, wl_output, wl_pointer, wl_seat, wl_s
 use wayland_client::{Connection, Dispatch, QueueHandle, WEnum};
 
 use super::picture::{Moment, Picture, Shown};
+use crate::proc::signals::Signals;
 use crate::proto::pattern::ANSWERS;
-use crate::session::signals::Signals;
 use crate::wayland::buffers::Buffers;
 use crate::wayland::events::{self, Fault};
 use crate::wayland::local_time;

@@ -58,7 +58,8 @@ pub struct Surroundings<'a> {
 #[derive(Debug)]
 pub struct App {
     child: Child,
-    exited: bool,
+    exit: Option<Exit>,
+    told: bool,
     output: Option<OwnedFd>,
     log: Log,
 }
@@ -93,7 +94,7 @@ pub fn start(spec: &AppSpec, around: &Surroundings<'_>) -> Result<App, AppError>
     let child = spawn::spawn(&mut command, program).and_then(Child::new);
     let child = child.map_err(|source| AppError::Program { program: program.clone(), source })?;
     oom::set(child.pid(), oom::own().saturating_add(OOM_ABOVE_SESSION));
-    Ok(App { child, exited: false, output: Some(read), log: Log::new() })
+    Ok(App { child, exit: None, told: false, output: Some(read), log: Log::new() })
 }
 
 fn output_error(e: rustix::io::Errno) -> AppError {
@@ -164,35 +165,37 @@ impl App {
         self.log.last_words()
     }
 
-    /// The end of its first process, told once. What is left of its process group is killed first, as
-    /// long as the group's number is surely its own.
+    /// How its first process ended, told once. What that leaves behind goes on, among the orphans.
     pub fn try_reap(&mut self) -> Option<Exit> {
-        if self.exited || !has_ended(&self.child) {
-            return None;
+        let exit = self.exit()?;
+        (!std::mem::replace(&mut self.told, true)).then_some(exit)
+    }
+
+    /// How its first process ended, if it has.
+    pub fn exit(&mut self) -> Option<Exit> {
+        if self.exit.is_none() {
+            self.exit = self.child.try_reap();
         }
-        self.child.kill();
-        let exit = self.child.try_reap()?;
-        self.exited = true;
-        Some(exit)
+        self.exit
     }
 
     /// SIGTERM to the process group.
     pub fn term(&self) {
-        if !self.exited {
+        if !self.is_gone() {
             signal_group(self.child.pid(), Signal::TERM);
         }
     }
 
     /// SIGKILL to the process group.
     pub fn kill(&self) {
-        if !self.exited {
+        if !self.is_gone() {
             self.child.kill();
         }
     }
 
     /// Its first process was reaped.
     pub fn is_gone(&self) -> bool {
-        self.exited
+        self.exit.is_some()
     }
 }
 
@@ -201,12 +204,6 @@ impl AsFd for App {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.child.as_fd()
     }
-}
-
-fn has_ended(child: &Child) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    matches!(poll(&mut [PollFd::new(child, PollFlags::IN)], Some(&now)), Ok(1))
 }
 
 fn signal_group(pid: u32, signal: Signal) {

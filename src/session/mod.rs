@@ -19,11 +19,11 @@ mod hands;
 #[cfg(feature = "host")]
 mod oom;
 #[cfg(feature = "host")]
+mod presence;
+#[cfg(feature = "host")]
 mod process;
 #[cfg(feature = "host")]
 mod run;
-#[cfg(feature = "host")]
-pub(crate) mod signals;
 
 #[cfg(feature = "host")]
 pub use process::main;

@@ -1,19 +1,24 @@
 //! The session as a process: what it is started with, the order in which its parts start and end.
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-use super::app::{self, Surroundings, orphans};
+use super::app::{self, App, Surroundings, orphans};
 use super::life::Event;
+use super::presence;
 use super::run::{Parts, Session};
-use super::signals::Signals;
 use crate::audio::{self, AudioConfig};
-use crate::desktop::{self, DesktopConfig};
+use crate::desktop::{self, Desktop, DesktopConfig};
 use crate::ipc::SessionBoot;
 use crate::ops::log;
 use crate::proc::boot;
+use crate::proc::child::Exit;
+use crate::proc::signals::Signals;
 
 /// The listening link and the lock of the directory.
 const FDS: usize = 2;
+/// A launch is answered when the app comes to the desktop, or has lived this long.
+const FIRST_STEPS: Duration = Duration::from_millis(200);
 
 /// `moonshard session <id>`, started by the supervisor. Exit code 1: it could not start.
 pub fn main() -> ExitCode {
@@ -82,6 +87,26 @@ fn start(boot: &SessionBoot, parts: &mut Parts, own_children: &mut Vec<u32>) -> 
         wayland_display: desktop.wayland_display(),
         pulse_server: pulse_server.as_deref(),
     };
-    parts.app = Some(app::start(&spec.app, &around).map_err(|e| e.to_string())?);
+    let app = parts.app.insert(app::start(&spec.app, &around).map_err(|e| e.to_string())?);
+    first_steps(app, desktop, own_children)
+        .map_err(|e| format!("{} ended at once. {e}", spec.app.title))
+}
+
+/// Waits a moment for an app that cannot go on: who launches is told so then, and why. One that comes
+/// to the desktop, or leaves others behind, does go on.
+fn first_steps(app: &mut App, desktop: &Desktop, own_children: &[u32]) -> Result<(), String> {
+    let end = Instant::now() + FIRST_STEPS;
+    while !desktop.has_clients() && Instant::now() < end {
+        app.read_output();
+        let Some(exit) = app.exit() else {
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        };
+        app.read_output();
+        if exit == Exit::Code(0) && orphans::reap(own_children) > 0 {
+            break;
+        }
+        return Err(presence::reason(exit, &app.last_words(), false).replace('\n', " "));
+    }
     Ok(())
 }

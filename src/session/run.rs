@@ -15,10 +15,11 @@ use super::flows::{Arrived, Flows, Said};
 use super::fronts::{Fronts, LinkId, Received};
 use super::hands::{self, Given, Hands};
 use super::life::{Effect, Event, Life};
-use super::signals::Signals;
+use super::presence::{self, Presence, Step};
 use crate::audio::{Audio, AudioViewer};
 use crate::desktop::{Desktop, DesktopCommand, Ring};
 use crate::ipc::{FromSession, SessionSpec, ToSession, ViewerId};
+use crate::proc::signals::Signals;
 use crate::proto::control::Feedback;
 use crate::proto::stream::{Flow, StreamSpec};
 use crate::time::Time;
@@ -43,6 +44,7 @@ pub fn now() -> Time {
 /// Everything that a session consists of.
 pub struct Session {
     pub life: Life,
+    presence: Presence,
     fronts: Fronts,
     signals: Signals,
     parts: Parts,
@@ -100,6 +102,7 @@ impl Session {
         let policy = &spec.policy;
         let encoder = EncoderLink::new(spec.id, policy.encoder.clone(), policy.media_cores.clone());
         Self {
+            presence: Presence::new(&spec, start),
             life: Life::new(spec, start),
             fronts: Fronts::new(listener),
             signals,
@@ -117,6 +120,7 @@ impl Session {
 
     /// Lives until the session is over.
     pub fn run(&mut self, first: Event) {
+        self.command(DesktopCommand::Say(Some(self.presence.greeting())));
         self.events.push_back(first);
         self.settle();
         while !self.life.is_over() {
@@ -323,13 +327,40 @@ impl Session {
             }
             if let Some(exit) = app.try_reap() {
                 app.read_output();
-                let (status, last_words) = (exit.to_string(), app.last_words());
-                tracing::info!(status, last_words, "the app ended");
-                self.events.push_back(Event::AppExited { status, last_words });
+                let last_words = app.last_words();
+                tracing::info!(status = %exit, last_words, "the app's first process ended");
+                let seen = self.seen(orphans::reap(&self.known()));
+                let step = self.presence.exited(exit, last_words, seen, now);
+                self.take(step);
             }
         }
         if child_ended {
             orphans::reap(&self.known());
+        }
+    }
+
+    /// The app as its viewer sees it.
+    fn seen(&self, others: usize) -> presence::Seen {
+        let desktop = self.parts.desktop.as_ref();
+        presence::Seen {
+            shows: desktop.is_some_and(Desktop::shows),
+            has_shown: desktop.is_some_and(Desktop::has_shown),
+            others,
+            watched: self.encoder.is_running() || self.life.figures().viewers == 0,
+        }
+    }
+
+    fn take(&mut self, step: Option<Step>) {
+        match step {
+            Some(Step::Say(notice)) => {
+                tracing::warn!(title = notice.title, text = notice.text, "the viewer is told");
+                self.command(DesktopCommand::Say(Some(notice)));
+            }
+            Some(Step::Over { status, last_words }) => {
+                tracing::info!(status, "the app has ended");
+                self.events.push_back(Event::AppExited { status, last_words });
+            }
+            None => {}
         }
     }
 
@@ -344,9 +375,15 @@ impl Session {
             if alive == 0 && self.parts.app.as_ref().is_none_or(App::is_gone) {
                 self.events.push_back(Event::AppGone);
             }
-        } else if self.parts.desktop.as_ref().is_some_and(|d| !d.is_running()) {
+            return;
+        }
+        if self.parts.desktop.as_ref().is_some_and(|d| !d.is_running()) {
             self.events.push_back(Event::DesktopLost);
         }
+        let words = self.parts.app.as_ref().map(App::last_words).unwrap_or_default();
+        let seen = self.seen(alive);
+        let step = self.presence.look(seen, &words, now);
+        self.take(step);
     }
 
     /// Children that are no orphans of the app.

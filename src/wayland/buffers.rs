@@ -6,7 +6,7 @@ use smithay_client_toolkit::shm::slot::{Buffer, SlotPool};
 use wayland_client::protocol::wl_shm::Format;
 use wayland_client::protocol::wl_surface::WlSurface;
 
-use super::canvas::{Canvas, PIXEL_BYTES};
+use crate::paint::canvas::{Canvas, PIXEL_BYTES};
 
 /// One that is shown, one that waits to be, one to draw into.
 const BUFFERS_MAX: usize = 3;

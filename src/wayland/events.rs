@@ -6,7 +6,7 @@ use calloop::{EventLoop, Interest, Mode, PostAction};
 use smithay_client_toolkit::reexports::calloop_wayland_source::WaylandSource;
 use wayland_client::{Connection, EventQueue};
 
-use crate::session::signals::{Caught, Signals};
+use crate::proc::signals::{Caught, Signals};
 
 /// Longest sleep, so that a clock on the screen goes on.
 const SLEEP_MAX: Duration = Duration::from_millis(500);

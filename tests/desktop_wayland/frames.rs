@@ -2,14 +2,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use moonshard::desktop::DesktopCommand;
+use moonshard::desktop::{DesktopCommand, Notice};
 use moonshard::ipc::FrameNote;
 use moonshard::limits::RING_SLOTS;
 use moonshard::proto::input::InputEvent;
 use moonshard::proto::stream::Mode;
 
 use crate::client::{Client, Heard};
-use crate::viewer::{Host, MODE, PATIENCE};
+use crate::viewer::{Host, MODE, PATIENCE, Picture};
 
 const RED: u32 = 0xFF_FF_00_00;
 const BLUE: u32 = 0xFF_00_00_FF;
@@ -342,4 +342,45 @@ fn figures_have_their_names() {
     assert_eq!(figures["frames_drawn"], 1.0);
     drop(_client);
     host.figure_when("clients", |n| n == 0.0);
+}
+
+#[test]
+fn a_notice_is_shown_until_a_window_is_and_one_that_covers_is_shown_above_all() {
+    let host = Host::start();
+    let encoder = host.attach(MODE.width, MODE.height);
+    let background = encoder.picture_when("nothing", |_| true).at(0, 0);
+    let say = |covers| {
+        let notice = Notice { title: "Game starts".into(), text: "patience".into(), covers };
+        host.desktop.send(DesktopCommand::Say(Some(notice))).unwrap();
+    };
+    let bright =
+        |p: &Picture| (0..p.width * p.height).any(|i| p.at(i % p.width, i / p.width) > 0xA0_00_00);
+    say(false);
+    let picture = encoder.picture_when("words", bright);
+    // Its block is no other colour than what surrounds it.
+    assert_eq!((picture.at(0, 0), picture.at(160, 0)), (background, background));
+    assert!(picture.count(background) > 320 * 200 * 3 / 4, "{}", picture.count(background));
+
+    let mut client = Client::connect(&host);
+    let window = client.show(BLUE, (10, 10));
+    encoder.picture_when("the window alone", |p| p.is(rgb(BLUE)));
+    assert!(host.desktop.shows() && host.desktop.has_shown());
+    // Said once, forgotten when seen: the desktop is bare afterwards.
+    window.surface.attach(None, 0, 0);
+    window.surface.commit();
+    client.round_trip();
+    encoder.picture_when("a bare desktop", |p| p.is(background));
+    assert!(!host.desktop.shows() && host.desktop.has_shown());
+
+    client.show(BLUE, (10, 10));
+    encoder.picture_when("a window", |p| p.is(rgb(BLUE)));
+    say(true);
+    encoder.picture_when("words alone", |p| bright(p) && p.count(rgb(BLUE)) == 0);
+    // It follows the mode.
+    let mode = Mode { width: 640, height: 400, ..MODE };
+    host.desktop.send(DesktopCommand::Mode(mode)).unwrap();
+    let encoder = host.attach(640, 400);
+    encoder.picture_when("words in the new mode", |p| bright(p) && p.count(rgb(BLUE)) == 0);
+    host.desktop.send(DesktopCommand::Say(None)).unwrap();
+    encoder.picture_when("the window again", |p| p.count(rgb(BLUE)) > 0);
 }

@@ -480,3 +480,64 @@ fn a_desktop_ends_in_time_and_leaves_no_socket() {
     assert!(left.is_empty(), "{left:?}");
     assert!((0..100).any(|_| client.listen(Duration::from_millis(20)).is_err()));
 }
+
+#[test]
+fn a_click_or_the_wheel_may_be_the_first_word_of_the_pointer() {
+    let button = |down| InputEvent::MouseButton { down, button: MouseButton::Left };
+    let place = |heard: &[Heard]| {
+        heard.iter().find_map(|h| match h {
+            Heard::PointerEnter { x, y, .. } => Some((*x, *y)),
+            _ => None,
+        })
+    };
+    // The pointer rests in the middle.
+    let (host, mut client, _window) = focused("us");
+    host.input(button(true));
+    host.input(button(false));
+    let heard = all_heard(&host, &mut client);
+    assert_eq!(place(&heard), Some((160.0, 100.0)), "{heard:?}");
+    let entered = heard.iter().position(|h| matches!(h, Heard::PointerEnter { .. }));
+    let clicked = heard.iter().position(|h| matches!(h, Heard::Button { down: true, .. }));
+    assert!(entered < clicked && clicked.is_some(), "{heard:?}");
+
+    let (host, mut client, _window) = focused("us");
+    host.input(InputEvent::ScrollVertical(120));
+    let heard = all_heard(&host, &mut client);
+    assert!(place(&heard).is_some(), "{heard:?}");
+    assert!(heard.contains(&Heard::Axis120 { vertical: true, value: -120 }), "{heard:?}");
+}
+
+#[test]
+fn a_finger_needs_no_pointer_and_a_click_after_it_finds_the_new_window() {
+    let (host, mut client, _window) = focused("us");
+    host.input(touch(Phase::Down, 1, 0.5, 0.5));
+    host.input(touch(Phase::Up, 1, 0.5, 0.5));
+    let heard = all_heard(&host, &mut client);
+    assert!(heard.iter().any(|h| matches!(h, Heard::TouchDown { .. })), "{heard:?}");
+    // A window that came while the finger had hidden the pointer.
+    client.show(0xFF_00_00_FF, (40, 40));
+    client.until_heard(&Heard::KeyboardEnter { window: 1 });
+    for down in [true, false] {
+        host.input(InputEvent::MouseButton { down, button: MouseButton::Left });
+    }
+    let heard = all_heard(&host, &mut client);
+    let entered = heard.iter().any(|h| matches!(h, Heard::PointerEnter { x: 20.0, y: 20.0, .. }));
+    assert!(entered, "{heard:?}");
+    assert!(heard.iter().any(|h| matches!(h, Heard::Button { down: true, .. })), "{heard:?}");
+}
+
+#[test]
+fn combinations_with_all_modifiers_are_the_apps() {
+    let (host, mut client, _window) = focused("us");
+    let all = Modifiers { shift: true, ctrl: true, alt: true, ..Modifiers::default() };
+    for vk in [0x51, 0x09, 0x73, 0x08] {
+        host.input(key_with(vk, true, all));
+        host.input(key_with(vk, false, all));
+    }
+    let heard = all_heard(&host, &mut client);
+    let codes: Vec<u32> = keys(&heard).iter().filter(|k| k.1).map(|k| k.0).collect();
+    for code in [16, 15, 62, 14] {
+        assert!(codes.contains(&code), "{code} in {codes:?}");
+    }
+    assert!(!heard.contains(&Heard::Close), "{heard:?}");
+}

@@ -170,6 +170,8 @@ fn config() -> Config {
             keep_ms: 20_000,
             never_viewed_ms: 60_000,
             idle_fps: 10,
+            slow_app_ms: 15_000,
+            reason_ms: 0,
             keyboard_layout: "us".into(),
             keyboard_variant: String::new(),
             encoder: "auto".into(),

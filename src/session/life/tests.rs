@@ -25,6 +25,8 @@ fn session_spec() -> SessionSpec {
             keep_ms: 30_000,
             never_viewed_ms: 60_000,
             idle_fps: 10,
+            slow_app_ms: 15_000,
+            reason_ms: 0,
             keyboard_layout: "us".into(),
             keyboard_variant: String::new(),
             encoder: "auto".into(),

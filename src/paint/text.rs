@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use ab_glyph::{Font as _, FontVec, PxScale, ScaleFont as _};
 
 use super::canvas::Canvas;
-use crate::front::font as dots;
+use super::dots;
 
 const DIRECTORY: &str = "/usr/share/fonts/truetype/dejavu";
 /// Letters that are kept drawn; then they are drawn anew.

@@ -1,4 +1,4 @@
-//! The letters on drawn box art: printable ASCII in five columns of seven dots.
+//! Letters of dots: printable ASCII in five columns of seven, where no font is installed or wanted.
 
 /// Dots from top to bottom; the lowest bit of a column is the topmost dot.
 pub const ROWS: usize = 7;
