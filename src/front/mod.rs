@@ -14,6 +14,7 @@ pub mod counters;
 mod door;
 mod facts;
 mod gate;
+mod launches;
 mod links;
 mod machine;
 mod pictures;
@@ -44,6 +45,7 @@ use self::watch::{Pulse, Verdict, Watch};
 use crate::host::event::HostFacts;
 use crate::host::{Host, HostSetup};
 use crate::ipc::{FrontBoot, FrontFigures, ShardFigures};
+use crate::ops::log;
 use crate::proc::boot;
 use crate::proc::link::Link;
 use crate::proc::sheet::Sheet;
@@ -97,7 +99,7 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> FrontError {
 
 /// The process's entry, called by the binary for `moonshard front`.
 pub fn main() -> ExitCode {
-    crate::ops::log::init("front");
+    log::init("front");
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -237,6 +239,7 @@ fn supervise(
             return Err(FrontError::Closed(shard));
         }
         publish(sheet, core, reception.shards().vitals());
+        log::settle();
         let vitals = reception.shards().vitals().iter();
         let pulses: Vec<_> =
             vitals.map(|v| Pulse { beat: v.last_beat(), starved: v.starved() }).collect();
@@ -263,11 +266,17 @@ fn supervise(
 
 /// Writes down for the supervisor what the front has done and how it is.
 fn publish(sheet: &Sheet, core: &Core, vitals: &[Arc<shard::Vitals>]) {
-    let shards = vitals.iter().map(|vitals| ShardFigures {
+    let shards = vitals.iter().zip(0..).map(|(vitals, index)| ShardFigures {
         beat_ns: vitals.last_beat().0,
         tasks: vitals.tasks(),
         panics: vitals.panics(),
         starved_ns: u64::try_from(vitals.starved().as_nanos()).unwrap_or(u64::MAX),
+        counters: core.counters().shard(index).counted(),
+        times: {
+            let mut times = core.counters().shard(index).timed();
+            times.push(vitals.lag().timed("shard_lag", "How late the shard's timer was served"));
+            times
+        },
     });
     let figures = FrontFigures {
         written_ns: now().0,

@@ -8,14 +8,15 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use futures_util::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tracing::{Instrument, debug, info_span};
+use tracing::{Instrument, debug, warn_span};
 
 use super::core::{Call, Core};
-use super::counters::Counters;
+use super::counters::{Counter, ShardCounters};
 use super::gate::{Gate, Pass, TurnedAway};
 use super::reception::Service;
 use crate::config::Limits;
@@ -24,6 +25,7 @@ use crate::limits::HTTP_HEAD_BYTES_MAX;
 use crate::proto::http::{Head, HttpError, Request, Response};
 use crate::proto::rtsp::{self, Frame, FrameError, Framer};
 use crate::shard::{Conn, Queue, Shard, TlsAcceptor, TlsConn, now, timeout_at};
+use crate::tls::{self, Refusal};
 
 /// Bytes read at once while a request is on its way.
 const READ_BYTES: usize = 2048;
@@ -34,11 +36,15 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// The host has its own deadlines for what waits; this much later the front stops believing in them.
 const CALL_SLACK: Duration = Duration::from_secs(10);
 
+/// Connections so far, on all shards: the number of the next.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
+
 /// What one shard serves with.
 pub struct Desk {
     pub shard: Shard,
     pub core: Arc<Core>,
-    pub counters: Arc<Counters>,
+    /// This shard's own.
+    pub counters: Arc<ShardCounters>,
     pub limits: Limits,
     pub tls: TlsAcceptor,
     /// Connections whose request is not there yet.
@@ -93,7 +99,9 @@ enum NoRequest<E> {
 impl Desk {
     /// Serves a new connection, in a task of its own.
     pub fn serve(self: &Rc<Self>, service: Service, conn: Conn) {
-        let span = info_span!("conn", service = ?service, peer = %conn.peer());
+        // Of a level that is always on: a line without its connection tells little.
+        let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+        let span = warn_span!("conn", id, service = ?service, peer = %conn.peer());
         // Whatever ends a connection before its request is there ends it by a reset: no TIME_WAIT.
         conn.set_reset_on_close(true);
         let desk = Rc::clone(self);
@@ -139,14 +147,20 @@ impl Desk {
             self.counters.left_early.add();
             return;
         }
-        self.counters.handshakes_failed.add();
-        debug!(%error, "handshake failed");
+        let refusal = tls::refusal(error);
+        let counter = match refusal {
+            Refusal::Protocol => &self.counters.handshakes_failed,
+            Refusal::Unproven => &self.counters.handshakes_unproven,
+            Refusal::Alerted => &self.counters.handshakes_alerted,
+        };
+        counter.add();
+        debug!(%error, ?refusal, "handshake failed");
         // The alert should arrive.
         conn.set_reset_on_close(false);
         self.farewell(conn).await;
     }
 
-    fn turned_away(&self, why: TurnedAway, late: &super::counters::Counter) {
+    fn turned_away(&self, why: TurnedAway, late: &Counter) {
         match why {
             TurnedAway::Late => late.add(),
             TurnedAway::Evicted => self.counters.evicted.add(),
