@@ -20,8 +20,8 @@ use moonshard::proto::{enet, hex};
 use reed_solomon_erasure::galois_8::ReedSolomon;
 use serde_json::Value;
 
-/// Bytes that a video packet of the usual size has for the code.
-const SHARD_BYTES: usize = 1408;
+/// Bytes of a sealed video packet of the usual size.
+const SHARD_BYTES: usize = 1376;
 /// Data and parity packets: frames of 7 to 208 kB at 20 %, and the largest block.
 const SHAPES: [(usize, usize); 5] = [(5, 2), (10, 2), (50, 10), (156, 32), (212, 43)];
 
