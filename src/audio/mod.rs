@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -46,7 +46,9 @@ const CONNECT_EVERY: Duration = Duration::from_millis(20);
 const STALL: Duration = Duration::from_secs(2);
 /// A restart waits from the first to the last; one that stood for the third begins with the first.
 const BACK_OFF: Duration = Duration::from_millis(100);
-const BACK_OFF_MAX: Duration = Duration::from_secs(2);
+const BACK_OFF_MAX: Duration = Duration::from_millis(500);
+/// Silence when a server stands still, however often it did before, but for its start.
+const _: () = assert!(STALL.as_millis() + BACK_OFF_MAX.as_millis() <= 2_500);
 const STOOD: Duration = Duration::from_secs(10);
 /// How long a start waits for the server.
 const READY: Duration = Duration::from_secs(1);
@@ -130,7 +132,7 @@ pub fn start(config: AudioConfig) -> Result<Audio, AudioError> {
     while !is_up() && now() < until && !server.has_ended() {
         std::thread::sleep(Duration::from_millis(2));
     }
-    let address = format!("unix:{}", server::socket(&config.runtime_dir).display());
+    let address = address(&config.runtime_dir);
     let counts = Arc::new(Counts::default());
     let (orders, inbox) = sync_channel(ORDERS_MAX);
     let (of_thread, to) = (Arc::clone(&counts), address.clone());
@@ -138,6 +140,11 @@ pub fn start(config: AudioConfig) -> Result<Audio, AudioError> {
         .name("audio".into())
         .spawn(move || Player::new(config, server, to, of_thread).run(&inbox))?;
     Ok(Audio { orders, counts, server: address, thread: Some(thread) })
+}
+
+/// The value of PULSE_SERVER for a session in this directory, whether it has a server or not.
+pub fn address(runtime_dir: &Path) -> String {
+    format!("unix:{}", server::socket(runtime_dir).display())
 }
 
 impl Audio {

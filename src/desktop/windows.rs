@@ -1,7 +1,7 @@
 //! Window policy: which window is where, how large, and has the keyboard.
 //!
-//! A desktop that shows one program should look like that program: the first window fills the output.
-//! Further ones float in the middle. Focus follows a new window and a click.
+//! A desktop that shows one program should look like that program: the first window fills the output,
+//! unless a background is there. Further ones float in the middle. Focus follows a new window and a click.
 use std::cell::RefCell;
 
 use smithay::desktop::{PopupKind, Window, layer_map_for_output};
@@ -10,6 +10,7 @@ use smithay::reexports::wayland_protocols::xdg::shell::server::xdg_toplevel;
 use smithay::reexports::wayland_server::protocol::wl_surface::WlSurface;
 use smithay::utils::{IsAlive, Logical, Point, Rectangle, SERIAL_COUNTER, Size};
 use smithay::wayland::compositor::with_states;
+use smithay::wayland::shell::wlr_layer::Layer;
 use smithay::wayland::shell::xdg::{SurfaceCachedState, ToplevelSurface};
 
 use super::grab;
@@ -131,10 +132,12 @@ impl State {
         toplevel.send_configure();
     }
 
-    /// The only window, no dialog, and not of a fixed size.
+    /// The only window, no dialog, not of a fixed size, and no background is there to be seen.
     fn should_fill(&self, window: &Window) -> bool {
         let Some(toplevel) = window.toplevel() else { return false };
-        let alone = self.space.elements().len() == 0;
+        let map = layer_map_for_output(&self.output);
+        let bare = map.layers_on(Layer::Background).next().is_none();
+        let alone = bare && self.space.elements().len() == 0;
         alone && toplevel.parent().is_none() && !is_fixed(window)
     }
 

@@ -3,6 +3,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
+use super::bar::scaled;
 use crate::proc::child::Child;
 
 /// More are not started.
@@ -24,30 +25,45 @@ impl Program {
         }
     }
 
-    fn arguments(self) -> &'static [&'static str] {
+    /// For an output of this size: text grows with it, as the bar does.
+    fn arguments(self, (width, height): (u32, u32)) -> Vec<String> {
+        let pixels = |at: u32| scaled(at, height);
         match self {
-            Self::Terminal => &[
-                "--override=font=DejaVu Sans Mono:size=11",
-                "--override=pad=8x6",
-                "--override=colors.background=12161c",
-                "--override=colors.foreground=e6eaf0",
+            Self::Terminal => vec![
+                format!("--override=font=DejaVu Sans Mono:pixelsize={}", pixels(15)),
+                format!("--override=pad={}x{}", pixels(8), pixels(6)),
+                format!(
+                    "--override=initial-window-size-pixels={}x{}",
+                    width * 2 / 3,
+                    height * 2 / 3
+                ),
+                format!("--override=csd.size={}", pixels(28)),
+                format!("--override=csd.button-width={}", pixels(28)),
+                format!("--override=csd.font=DejaVu Sans:pixelsize={}", pixels(14)),
+                "--override=csd.color=ff242b36".into(),
+                "--override=csd.button-color=ffe6eaf0".into(),
+                "--override=csd.button-minimize-color=ff242b36".into(),
+                "--override=csd.button-maximize-color=ff242b36".into(),
+                "--override=csd.button-close-color=ff7a3038".into(),
+                "--override=colors.background=12161c".into(),
+                "--override=colors.foreground=e6eaf0".into(),
             ],
-            Self::Launcher => &[
-                "--font=DejaVu Sans:size=12",
-                "--terminal=foot",
-                "--lines=12",
-                "--width=40",
-                "--line-height=22",
-                "--vertical-pad=12",
-                "--background-color=1b212af8",
-                "--text-color=e6eaf0ff",
-                "--match-color=ffb030ff",
-                "--selection-color=344154ff",
-                "--selection-text-color=ffffffff",
-                "--selection-match-color=ffb030ff",
-                "--border-color=3a4452ff",
-                "--border-width=1",
-                "--border-radius=8",
+            Self::Launcher => vec![
+                format!("--font=DejaVu Sans:pixelsize={}", pixels(16)),
+                "--terminal=foot".into(),
+                "--lines=12".into(),
+                "--width=40".into(),
+                format!("--line-height={}px", pixels(30)),
+                format!("--vertical-pad={}", pixels(12)),
+                "--background-color=1b212af8".into(),
+                "--text-color=e6eaf0ff".into(),
+                "--match-color=ffb030ff".into(),
+                "--selection-color=344154ff".into(),
+                "--selection-text-color=ffffffff".into(),
+                "--selection-match-color=ffb030ff".into(),
+                "--border-color=3a4452ff".into(),
+                format!("--border-width={}", pixels(1)),
+                format!("--border-radius={}", pixels(8)),
             ],
         }
     }
@@ -64,7 +80,7 @@ impl Programs {
     ///
     /// # Errors
     /// What to tell the player.
-    pub fn start(&mut self, program: Program) -> Result<(), String> {
+    pub fn start(&mut self, program: Program, output: (u32, u32)) -> Result<(), String> {
         self.reap();
         if program == Program::Launcher {
             let before = self.running.len();
@@ -78,7 +94,7 @@ impl Programs {
         }
         let name = program.name();
         let mut command = Command::new(name);
-        command.args(program.arguments()).process_group(0).stdin(Stdio::null());
+        command.args(program.arguments(output)).process_group(0).stdin(Stdio::null());
         match command.spawn().and_then(Child::new) {
             Ok(child) => {
                 tracing::info!(program = name, pid = child.pid(), "started");

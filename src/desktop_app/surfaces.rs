@@ -16,7 +16,7 @@ use wayland_client::globals::registry_queue_init;
 use wayland_client::protocol::{wl_output, wl_pointer, wl_seat, wl_surface, wl_touch};
 use wayland_client::{Connection, Dispatch, QueueHandle, WEnum};
 
-use super::bar::{Bar, Button, Content, HEIGHT, draw_background};
+use super::bar::{Bar, Button, Content, draw_background, height};
 use super::programs::{Program, Programs};
 use crate::proc::signals::Signals;
 use crate::wayland::buffers::Buffers;
@@ -48,8 +48,8 @@ pub fn run(signals: Signals) -> Result<(), Fault> {
     background.commit();
     let bar = layer(Layer::Top, "bar");
     bar.set_anchor(Anchor::BOTTOM | Anchor::LEFT | Anchor::RIGHT);
-    bar.set_size(0, HEIGHT);
-    bar.set_exclusive_zone(HEIGHT as i32);
+    bar.set_size(0, height(0));
+    bar.set_exclusive_zone(height(0) as i32);
     bar.commit();
 
     let mut desktop = DesktopApp {
@@ -66,7 +66,6 @@ pub fn run(signals: Signals) -> Result<(), Fault> {
         programs: Programs::default(),
         end: None,
     };
-    desktop.start(Program::Terminal);
     events::run(connection, queue, signals, &mut desktop, |desktop, caught| {
         if caught.child {
             desktop.programs.reap();
@@ -106,7 +105,8 @@ struct Drawn {
 
 impl DesktopApp {
     fn start(&mut self, program: Program) {
-        self.content.notice = self.programs.start(program).err().unwrap_or_default();
+        let output = self.background_size.unwrap_or((1280, 720));
+        self.content.notice = self.programs.start(program, output).err().unwrap_or_default();
     }
 
     fn clicked(&mut self, (x, y): (f64, f64)) {
@@ -150,20 +150,30 @@ impl DesktopApp {
         }
     }
 
-    fn draw_background(&mut self, (width, height): (u32, u32)) {
-        if self.background_size == Some((width, height)) {
+    fn draw_background(&mut self, (width, rows): (u32, u32)) {
+        if self.background_size == Some((width, rows)) {
             return;
         }
+        let before = self.background_size.replace((width, rows));
+        let tall = height(rows);
+        if tall != height(before.map_or(0, |(_, rows)| rows)) {
+            self.bar.set_size(0, tall);
+            self.bar.set_exclusive_zone(tall as i32);
+            self.bar.commit();
+        }
+        // It comes up while the background is drawn, which takes a moment on a large output.
+        if before.is_none() {
+            self.start(Program::Terminal);
+        }
         let surface = self.background.wl_surface();
-        let drawn = Buffers::<()>::new(&self.shm, width, height)
+        let drawn = Buffers::<()>::new(&self.shm, width, rows)
             .and_then(|mut buffers| buffers.draw(surface, |canvas, ()| draw_background(canvas)));
         if let Err(error) = drawn {
             self.end = Some(Err(Fault::protocol(error)));
             return;
         }
-        surface.damage_buffer(0, 0, width as i32, height as i32);
+        surface.damage_buffer(0, 0, width as i32, rows as i32);
         self.background.commit();
-        self.background_size = Some((width, height));
     }
 
     fn resize_bar(&mut self, (width, height): (u32, u32)) {
@@ -171,9 +181,10 @@ impl DesktopApp {
         if size == Some((width, height)) {
             return;
         }
+        let rows = self.background_size.map_or(0, |(_, rows)| rows);
         match Buffers::new(&self.shm, width, height) {
             Ok(buffers) => {
-                self.drawn = Some(Drawn { bar: Bar::new(width), buffers, content: None });
+                self.drawn = Some(Drawn { bar: Bar::new(width, rows), buffers, content: None });
             }
             Err(error) => self.end = Some(Err(Fault::protocol(error))),
         }

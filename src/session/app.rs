@@ -50,8 +50,9 @@ pub struct Surroundings<'a> {
     /// XDG_RUNTIME_DIR.
     pub directory: &'a Path,
     pub wayland_display: &'a str,
-    /// PULSE_SERVER; None: no sound.
-    pub pulse_server: Option<&'a str>,
+    /// PULSE_SERVER, also where there is no sound: without a name an app would look for other servers,
+    /// or start one.
+    pub pulse_server: &'a str,
 }
 
 /// A started app.
@@ -117,10 +118,7 @@ fn set_environment(command: &mut Command, spec: &AppSpec, around: &Surroundings<
     command.env("XDG_RUNTIME_DIR", around.directory);
     command.env("XDG_SESSION_TYPE", "wayland");
     command.env("WAYLAND_DISPLAY", around.wayland_display);
-    match around.pulse_server {
-        Some(server) => command.env("PULSE_SERVER", server),
-        None => command.env_remove("PULSE_SERVER"),
-    };
+    command.env("PULSE_SERVER", around.pulse_server);
 }
 
 impl App {

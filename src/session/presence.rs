@@ -152,8 +152,8 @@ impl Presence {
 
     fn slowness(&self, waited: Duration, last_words: &str) -> Notice {
         let mut text = format!(
-            "It runs for {} s now and has not shown anything yet. It may need longer, or it may be no \
-             program with a window for Wayland.",
+            "It has run for {} s and has not shown anything yet.\nIt may need longer, or open no window \
+             on Wayland.",
             waited.as_secs()
         );
         say_last(&mut text, last_words);
@@ -183,8 +183,9 @@ fn say_last(text: &mut String, last_words: &str) {
     let lines = lines.split_off(lines.len().saturating_sub(3));
     let lines: String = lines.join("\n").chars().take(WORDS_MAX).collect();
     if !lines.is_empty() {
-        text.push_str("\nIts last words were:\n");
+        text.push_str("\nIts last words:\n\u{201c}");
         text.push_str(&lines);
+        text.push('\u{201d}');
     }
 }
 

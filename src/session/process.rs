@@ -83,11 +83,11 @@ fn start(boot: &SessionBoot, parts: &mut Parts, own_children: &mut Vec<u32>) -> 
         }
     }
     *own_children = orphans::children();
-    let pulse_server = parts.audio.as_ref().map(|audio| audio.server());
+    let pulse_server = audio::address(directory);
     let around = Surroundings {
         directory,
         wayland_display: desktop.wayland_display(),
-        pulse_server: pulse_server.as_deref(),
+        pulse_server: &pulse_server,
     };
     let app = parts.app.insert(app::start(&spec.app, &around).map_err(|e| e.to_string())?);
     first_steps(app, desktop, own_children)

@@ -17,7 +17,7 @@ fn spec(command: &[&str]) -> AppSpec {
 }
 
 fn start_in(spec: &AppSpec, directory: &Path) -> Result<App, AppError> {
-    let pulse_server = Some("unix:/nowhere/pulse");
+    let pulse_server = "unix:/nowhere/pulse";
     start(spec, &Surroundings { directory, wayland_display: "wayland-0", pulse_server })
 }
 
@@ -91,13 +91,14 @@ fn the_environment_holds_what_is_allowed_and_ours() {
 
 #[test]
 fn a_configured_environment_cannot_lead_out_of_the_session() {
-    let mut spec = spec(&["sh", "-c", "echo $WAYLAND_DISPLAY $XDG_RUNTIME_DIR"]);
+    let mut spec = spec(&["sh", "-c", "echo $WAYLAND_DISPLAY $XDG_RUNTIME_DIR $PULSE_SERVER"]);
     spec.environment.insert("WAYLAND_DISPLAY".into(), "/run/user/0/wayland-0".into());
     spec.environment.insert("XDG_RUNTIME_DIR".into(), "/run/user/0".into());
+    spec.environment.insert("PULSE_SERVER".into(), "unix:/run/user/0/pulse/native".into());
     let mut app = start_in(&spec, Path::new("/tmp")).unwrap();
     exit(&mut app);
     app.read_output();
-    assert_eq!(app.log(), "wayland-0 /tmp\n");
+    assert_eq!(app.log(), "wayland-0 /tmp unix:/nowhere/pulse\n");
 }
 
 #[test]
