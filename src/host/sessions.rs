@@ -34,6 +34,8 @@ const WILLS_MAX: usize = 64;
 const WAITING_MAX: usize = 64;
 /// Ended sessions whose belated words are still known as such.
 const ENDED_MAX: usize = 2 * SESSIONS_MAX;
+/// Sessions whose figures fit into one answer; of more, none are told.
+const FIGURES_TOLD_MAX: usize = 16;
 /// Operators that wait for one session's log; the next one is refused.
 const LOG_ASKED_MAX: usize = 16;
 
@@ -599,6 +601,7 @@ impl Sessions {
 
     /// For the operator; asks each session for newer figures on the way.
     pub(super) fn list(&mut self, cx: &mut Context<'_>) -> Vec<SessionSummary> {
+        let told = self.all.len() <= FIGURES_TOLD_MAX;
         let summary = |(id, s): (&SessionId, &Session)| SessionSummary {
             id: *id,
             client: s.spec.client,
@@ -608,7 +611,8 @@ impl Sessions {
             mode: s.spec.mode,
             pid: s.pid,
             age_seconds: cx.now.since(s.since).as_secs(),
-            figures: s.figures.clone(),
+            // The answer is one message, and has room for the figures of some.
+            figures: if told { s.figures.clone() } else { BTreeMap::new() },
         };
         let list = self.all.iter().map(summary).collect();
         for id in self.all.keys() {
