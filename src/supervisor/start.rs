@@ -1,5 +1,6 @@
 //! From the command to a running supervisor: limits, signals, directories, sockets, encoders.
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Instant;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::admin::Admin;
-use super::directory::{RuntimeDirectory, make_private};
+use super::directory::{DirectoryError, RuntimeDirectory, make_private};
 use super::front::Backoff;
 use super::notify::Notify;
 use super::run::Supervisor;
@@ -63,11 +64,14 @@ fn start(options: Options) -> Result<Option<Supervisor>, String> {
     let runtime = RuntimeDirectory::occupy(&config.runtime_dir).map_err(|error| {
         let advice = "stop it first, or give this one another `runtime_dir` and other ports";
         match error {
-            super::directory::DirectoryError::Occupied { .. } => format!("{error}\n  {advice}"),
-            super::directory::DirectoryError::System { .. } => error.to_string(),
+            DirectoryError::Occupied { .. } => format!("{error}\n  {advice}"),
+            DirectoryError::System { .. } => {
+                unusable("runtime", "`runtime_dir` or $XDG_RUNTIME_DIR", &error)
+            }
         }
     })?;
-    make_private(&config.state_dir).map_err(|error| error.to_string())?;
+    make_private(&config.state_dir)
+        .map_err(|error| unusable("state", "`state_dir` or $XDG_STATE_HOME", &error))?;
     let sessions = adopt(&runtime);
     super::cgroup::sweep();
     let shards = shards(&config.cores.control, &machine::cores());
@@ -97,19 +101,7 @@ fn start(options: Options) -> Result<Option<Supervisor>, String> {
     };
     let mut words = Words::new(began, &config, &probe, facts);
     let board = board(&config, &words, &sessions);
-    if config.metrics.enabled {
-        match listener::start(config.metrics, Arc::clone(&board)) {
-            Ok(at) => {
-                tracing::info!(%at, "operators are answered");
-                words.operators(at);
-            }
-            // Players come first: the host serves them also without.
-            Err(error) => {
-                let Metrics { address, port, .. } = config.metrics;
-                tracing::error!(%address, port, %error, "operators are not answered: see [metrics]");
-            }
-        }
-    }
+    answer_operators(config.metrics, &board, &mut words);
     let boot = FrontBoot {
         version: VERSION,
         config,
@@ -136,6 +128,32 @@ fn start(options: Options) -> Result<Option<Supervisor>, String> {
         board,
         notify: Notify::from_environment(),
     }))
+}
+
+/// Starts the operators' listener, if it is wanted.
+fn answer_operators(metrics: Metrics, board: &Arc<Board>, words: &mut Words) {
+    if !metrics.enabled {
+        return;
+    }
+    match listener::start(metrics, Arc::clone(board)) {
+        Ok(at) => {
+            tracing::info!(%at, "operators are answered");
+            words.operators(at);
+        }
+        // Players come first: the host serves them also without.
+        Err(error) => {
+            let at = SocketAddr::new(metrics.address, metrics.port);
+            tracing::error!(%at, %error, "operators are not answered: see [metrics]");
+            words.no_operators(at, &error);
+        }
+    }
+}
+
+fn unusable(name: &str, setting: &str, error: &DirectoryError) -> String {
+    format!(
+        "the {name} directory cannot be used: {error}\n  \
+         let this user make and write it, or choose another by {setting}"
+    )
 }
 
 /// What operators may know from the start on.

@@ -16,6 +16,8 @@ use crate::time::Time;
 const FIGURES_WAIT: Duration = Duration::from_millis(300);
 /// Lists that wait at once; the next one is answered with what is known.
 const LISTINGS_MAX: usize = 16;
+/// Sessions whose figures fit into one answer, which is one message; of more, none are told.
+const FIGURES_TOLD_MAX: usize = 16;
 /// Operators that wait for one session's log, and for how long; the next one is refused.
 const LOG_ASKED_MAX: usize = 16;
 const LOG_WAIT: Duration = Duration::from_secs(3);
@@ -79,7 +81,8 @@ impl Sessions {
     }
 
     fn answer_listing(&self, admin: u64, cx: &mut Context<'_>) {
-        let list = self.all.iter().map(|(id, s)| s.summary(*id, cx.now)).collect();
+        let fits = self.all.len() <= FIGURES_TOLD_MAX;
+        let list = self.all.iter().map(|(id, s)| s.summary(*id, fits, cx.now)).collect();
         cx.effects.push(Effect::AnswerAdmin { id: admin, answer: AdminAnswer::Sessions(list) });
     }
 
@@ -128,8 +131,8 @@ impl Sessions {
 }
 
 impl Session {
-    fn summary(&self, id: SessionId, now: Time) -> SessionSummary {
-        let told = self.figures.as_ref();
+    fn summary(&self, id: SessionId, figures: bool, now: Time) -> SessionSummary {
+        let told = self.figures.as_ref().filter(|_| figures);
         SessionSummary {
             id,
             client: self.spec.client,
