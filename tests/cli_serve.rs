@@ -1,11 +1,12 @@
 //! The supervisor, seen from outside: one host in a place, what it survives, what it leaves.
 mod cli_support;
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use cli_support::{Place, STOPPED_BY, eventually, pids, signal};
+use cli_support::{PATIENCE, Place, STOPPED_BY, eventually, pids, signal};
 
 fn zombies_of(parent: u32) -> usize {
     let stat = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
@@ -150,6 +151,44 @@ fn a_front_that_hangs_is_reported_and_cannot_hold_up_the_end() {
     assert_eq!(code, Some(0));
     assert!(took <= STOPPED_BY, "{took:?}");
     assert_eq!(place.processes(), []);
+}
+
+#[test]
+fn a_front_that_hangs_as_a_whole_is_replaced_and_nobody_is_refused() {
+    let place = Place::new();
+    let mut host = place.serve();
+    let front = place.process("front");
+    let http = place.run(&["status", "--json"]).json()["ports"]["http"].as_u64().unwrap();
+    let http = u16::try_from(http).unwrap();
+    signal(front, "STOP");
+    let visitors: Vec<_> = (0..8).map(|_| request(http)).collect();
+    let killed = host.expect("the front stands still: killed");
+    assert!(killed.contains(&front.to_string()), "{killed}");
+    // Who came meanwhile is answered by the next one.
+    for mut visitor in visitors {
+        let mut answer = String::new();
+        visitor.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    let file = eventually(|| {
+        let entries = std::fs::read_dir(place.state().join("crash")).ok()?;
+        entries.flatten().map(|entry| entry.path()).next()
+    });
+    assert!(file.to_str().unwrap().contains(&format!("front-{front}")), "{file:?}");
+    let evidence = || std::fs::read_to_string(&file).ok().filter(|text| text.contains("figures"));
+    let evidence = eventually(evidence);
+    assert!(evidence.contains("no sign of life") && evidence.contains("state=T"), "{evidence}");
+    assert!(evidence.contains(" shard-0") && evidence.contains(" door "), "{evidence}");
+    assert_eq!(std::fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+    assert_eq!(zombies_of(host.pid()), 0);
+}
+
+/// A request of a stranger, on its way.
+fn request(http: u16) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", http)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"GET /serverinfo HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    stream
 }
 
 #[test]

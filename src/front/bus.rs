@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use super::core::Core;
 use super::links::{Deaf, Outgoing, SessionLinks};
 use super::store::Job;
+use super::turn::Turn;
 use crate::host::event::{Effect, Event};
 use crate::ipc::{
     AdminAnswer, FromSession, FrontOrder, FrontReport, SessionId, ToSession, VERSION,
@@ -85,6 +86,7 @@ pub struct Bus {
     store: SyncSender<Job>,
     summons: Sender<Summons>,
     stop: Arc<AtomicBool>,
+    turn: Arc<Turn>,
     /// For one message.
     buffer: Vec<u8>,
 }
@@ -106,12 +108,18 @@ impl Bus {
             store,
             summons,
             stop: Arc::new(AtomicBool::new(false)),
+            turn: Arc::default(),
             buffer: vec![0; IPC_MESSAGE_BYTES_MAX],
         }
     }
 
     pub fn stopper(&self) -> BusStop {
         BusStop { stop: Arc::clone(&self.stop), core: Arc::clone(&self.core) }
+    }
+
+    /// What the thread shows of itself.
+    pub fn turn(&self) -> Arc<Turn> {
+        Arc::clone(&self.turn)
     }
 
     /// Says hello to the supervisor and finds the sessions that run already: they outlive a front.
@@ -180,6 +188,7 @@ impl Bus {
         // What the host decided last (a stored pairing's answer to the operator) still goes out.
         let (effects, _) = self.core.take_effects();
         effects.into_iter().for_each(|effect| self.carry_out(effect));
+        self.turn.end();
     }
 
     /// Waits for any peer, the host, or `deadline`, whatever is first.
@@ -208,8 +217,10 @@ impl Bus {
                 fds.push(PollFd::new(out.link(), interest(out)));
             }
         }
+        self.turn.end();
         // An interrupted or failed wait is a short one.
         let _ = poll(&mut fds, Some(&timeout));
+        self.turn.begin();
     }
 
     fn carry_out(&mut self, effect: Effect) {

@@ -23,6 +23,7 @@ pub mod reception;
 mod script;
 mod serve;
 mod store;
+mod turn;
 mod watch;
 
 use std::io;
@@ -41,6 +42,7 @@ use self::door::Door;
 use self::links::SessionLinks;
 use self::reception::{Place, Reception};
 use self::store::Store;
+use self::turn::Turn;
 use self::watch::{Pulse, Verdict, Watch};
 use crate::host::event::HostFacts;
 use crate::host::{Host, HostSetup};
@@ -48,6 +50,7 @@ use crate::ipc::{FrontBoot, FrontFigures, ShardFigures};
 use crate::proc::boot;
 use crate::proc::link::Link;
 use crate::proc::sheet::Sheet;
+use crate::proc::stack;
 use crate::proto::stream::CodecSupport;
 use crate::shard::{self, TlsAcceptor, now};
 use crate::tls;
@@ -57,6 +60,8 @@ use crate::tls::identity::Identity;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long the threads may take to end; a hanging disk or a stuck lock is not waited for.
 const JOIN_MAX: Duration = Duration::from_secs(2);
+/// The same when something is wrong already: the next front should not have to wait.
+const JOIN_MAX_LOST: Duration = Duration::from_millis(200);
 /// How often the machine's addresses are read again.
 const FACTS_EVERY: Duration = Duration::from_secs(30);
 
@@ -84,6 +89,9 @@ pub enum FrontError {
     /// A thread ended by a bug.
     #[error("the {0} thread is lost")]
     Thread(&'static str),
+    /// A thread stands still, by a bug or in a call of the system that does not come back.
+    #[error("the {0} thread stands still")]
+    Hung(&'static str),
     /// A shard accepts no more on one of its listeners; another front listens anew.
     #[error("shard {0} accepts no more connections")]
     Closed(usize),
@@ -147,6 +155,7 @@ fn inherit() -> Result<Inherited, FrontError> {
 fn run() -> Result<(), FrontError> {
     let inherited = inherit()?;
     raise_descriptor_limit();
+    stack::install().map_err(system("signal"))?;
     let FrontBoot { config, shards: cores, encoders, .. } = inherited.boot;
     let identity = Arc::new(Identity::load_or_make(&config.state_dir)?);
     let tls = tls::config::server_config(&identity)
@@ -184,8 +193,9 @@ fn run() -> Result<(), FrontError> {
     let door_stop = door.stopper();
     let places = cores.into_iter().zip(inherited.listeners);
     let places = places.map(|(core, listeners)| Place { core, listeners }).collect();
-    let mut reception = Reception::open(&core, config.limits, TlsAcceptor::new(tls), places)
+    let reception = Reception::open(&core, config.limits, TlsAcceptor::new(tls), places)
         .map_err(system("shards"))?;
+    let turns = [("bus", bus.turn()), ("door", door.turn())];
     let door_thread = door::spawn(door).map_err(system("door thread"))?;
     publish(&inherited.sheet, &core, reception.shards().vitals());
     bus.serving();
@@ -194,71 +204,126 @@ fn run() -> Result<(), FrontError> {
     let announcement = announce(&config.host_name, config.ports.http, config.mdns);
 
     let threads = [("bus", bus_thread), ("store", store_thread), ("door", door_thread)];
-    let ended = supervise(&core, &mut reception, &inherited.sheet, &threads, &summoned, &codecs);
-    drop(announcement);
+    let lost = Duration::from_millis(config.limits.stall_ms);
+    let mut life = Life { core, reception, sheet: inherited.sheet, threads, turns, codecs };
+    let ended = life.supervise(lost, &summoned);
+    let Life { mut reception, threads, .. } = life;
+    let lost = match ended {
+        Err(FrontError::Shard(_) | FrontError::Thread(_) | FrontError::Hung(_)) => true,
+        Err(FrontError::Orphaned) => true,
+        _ => false,
+    };
     door_stop.stop();
-    if !matches!(ended, Err(FrontError::Shard(_) | FrontError::Thread(_) | FrontError::Orphaned)) {
+    if !lost {
+        drop(announcement);
         reception.drain();
     }
     // The bus holds the store's queue: what was given to the store is still written.
     bus_stop.stop();
-    let patience = now() + JOIN_MAX;
+    let patience = now() + if lost { JOIN_MAX_LOST } else { JOIN_MAX };
     while now() < patience && !threads.iter().all(|(_, thread)| thread.is_finished()) {
         std::thread::sleep(Duration::from_millis(5));
     }
     ended
 }
 
-/// Runs until the supervisor wants an end (Ok), or there is a reason to end without it.
-fn supervise(
-    core: &Core,
-    reception: &mut Reception,
-    sheet: &Sheet,
-    threads: &[(&'static str, JoinHandle<()>)],
-    summoned: &Receiver<Summons>,
-    codecs: &CodecSupport,
-) -> Result<(), FrontError> {
-    let mut watch = Watch::new(reception.shards().vitals().len());
-    let mut facts_due = now() + FACTS_EVERY;
-    loop {
-        match summoned.recv_timeout(LOOK_EVERY) {
-            Ok(Summons::Drain) => return Ok(()),
-            Ok(Summons::Orphaned) | Err(RecvTimeoutError::Disconnected) => {
-                return Err(FrontError::Orphaned);
+/// What the main thread watches over.
+struct Life {
+    core: Arc<Core>,
+    reception: Reception,
+    sheet: Sheet,
+    threads: [(&'static str, JoinHandle<()>); 3],
+    /// Of the threads that must not stand still.
+    turns: [(&'static str, Arc<Turn>); 2],
+    codecs: CodecSupport,
+}
+
+impl Life {
+    /// Runs until the supervisor wants an end (Ok), or there is a reason to end without it.
+    /// What stands still for `lost` is such a reason.
+    fn supervise(
+        &mut self,
+        lost: Duration,
+        summoned: &Receiver<Summons>,
+    ) -> Result<(), FrontError> {
+        let mut watch = Watch::new(self.pulses().len(), lost);
+        let mut facts_due = now() + FACTS_EVERY;
+        loop {
+            match summoned.recv_timeout(LOOK_EVERY) {
+                Ok(Summons::Drain) => return Ok(()),
+                Ok(Summons::Orphaned) | Err(RecvTimeoutError::Disconnected) => {
+                    return Err(FrontError::Orphaned);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
             }
-            Err(RecvTimeoutError::Timeout) => {}
+            if let Some(end) = self.reception.shards().next_end(Duration::ZERO) {
+                return Err(FrontError::Shard(end.shard));
+            }
+            if let Some((name, _)) = self.threads.iter().find(|(_, t)| t.is_finished()) {
+                return Err(FrontError::Thread(name));
+            }
+            if let Some(shard) = self.reception.find_closed() {
+                return Err(FrontError::Closed(shard));
+            }
+            publish(&self.sheet, &self.core, self.reception.shards().vitals());
+            for (index, verdict) in watch.look(&self.pulses(), now()) {
+                self.judge(index, verdict)?;
+            }
+            if facts_due <= now() {
+                facts_due = now() + FACTS_EVERY;
+                let codecs = self.codecs.clone();
+                self.core.learn(HostFacts { macs: facts::macs(), codecs });
+            }
         }
-        if let Some(end) = reception.shards().next_end(Duration::ZERO) {
-            return Err(FrontError::Shard(end.shard));
-        }
-        if let Some((name, _)) = threads.iter().find(|(_, thread)| thread.is_finished()) {
-            return Err(FrontError::Thread(name));
-        }
-        if let Some(shard) = reception.find_closed() {
-            return Err(FrontError::Closed(shard));
-        }
-        publish(sheet, core, reception.shards().vitals());
-        let vitals = reception.shards().vitals().iter();
-        let pulses: Vec<_> =
-            vitals.map(|v| Pulse { beat: v.last_beat(), starved: v.starved() }).collect();
-        for (shard, verdict) in watch.look(&pulses, now()) {
+    }
+
+    /// Of each shard, then of the plain threads.
+    fn pulses(&self) -> Vec<Pulse> {
+        let shards = self.reception.shards().vitals().iter();
+        let shards = shards.map(|v| Pulse { beat: v.last_beat(), starved: v.starved() });
+        shards.chain(self.turns.iter().map(|(_, turn)| turn.pulse())).collect()
+    }
+
+    /// Acts on what the watch says of a shard or a thread, in the order of the pulses.
+    fn judge(&mut self, index: usize, verdict: Verdict) -> Result<(), FrontError> {
+        let vitals = self.reception.shards().vitals();
+        let Some(vitals) = vitals.get(index) else {
+            let (name, turn) = &self.turns[index - vitals.len()];
             match verdict {
-                Verdict::Stalled => {
-                    core.counters().shard_stalls.add();
-                    tracing::error!(shard, "the shard stands still");
-                    reception.retire(shard);
-                }
-                Verdict::Lost => return Err(FrontError::Shard(shard)),
-                Verdict::Recovered if reception.is_retired(shard) => {
-                    return Err(FrontError::Stalled(shard));
-                }
-                Verdict::Recovered => tracing::warn!(shard, "the shard turns again"),
+                Verdict::Stalled => tell_of(name, turn.thread()),
+                Verdict::Recovered => tracing::warn!(thread = name, "the thread goes on"),
+                Verdict::Lost => return Err(FrontError::Hung(name)),
             }
+            return Ok(());
+        };
+        match verdict {
+            Verdict::Stalled => {
+                self.core.counters().shard_stalls.add();
+                tell_of(&format!("shard {index}"), vitals.thread());
+                self.reception.retire(index);
+            }
+            Verdict::Lost => return Err(FrontError::Shard(index)),
+            Verdict::Recovered if self.reception.is_retired(index) => {
+                return Err(FrontError::Stalled(index));
+            }
+            Verdict::Recovered => tracing::warn!(shard = index, "the shard turns again"),
         }
-        if facts_due <= now() {
-            facts_due = now() + FACTS_EVERY;
-            core.learn(HostFacts { macs: facts::macs(), codecs: codecs.clone() });
-        }
+        Ok(())
+    }
+}
+
+/// Names a thread that stands still, at once, and then where it stands, which takes longer to find out.
+fn tell_of(name: &str, thread: i32) {
+    tracing::error!(thread = name, "stands still");
+    let stack = stack::of(thread);
+    let name = name.to_owned();
+    let tell = move || {
+        let calls =
+            stack.map_or_else(|| vec!["it does not answer".into()], |s| stack::describe(&s));
+        tracing::error!(thread = name, calls = calls.join(" < "), "where it stands");
+    };
+    if let Err(error) = std::thread::Builder::new().name("witness".into()).spawn(tell) {
+        tracing::error!(%error, "no thread to describe it");
     }
 }
 
@@ -272,7 +337,7 @@ fn publish(sheet: &Sheet, core: &Core, vitals: &[Arc<shard::Vitals>]) {
     });
     let figures = FrontFigures {
         written_ns: now().0,
-        calls_waiting: core.calls_waiting() as u64,
+        calls_waiting: core.calls_waiting().unwrap_or(0) as u64,
         shards: shards.collect(),
         counters: core.counters().counted(),
         times: core.counters().timed(),

@@ -9,3 +9,4 @@ pub mod child;
 pub mod link;
 pub mod page;
 pub mod sheet;
+pub mod stack;

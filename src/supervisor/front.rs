@@ -5,8 +5,10 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::evidence::{self, is_starved};
 use super::sockets::Sockets;
-use crate::ipc::{FrontBoot, FrontOrder, FrontReport, VERSION};
+use super::vigil::{Sign, Vigil};
+use crate::ipc::{FrontBoot, FrontFigures, FrontOrder, FrontReport, VERSION};
 use crate::proc::boot::{self, Spawn};
 use crate::proc::child::Child;
 use crate::proc::link::{Link, LinkError};
@@ -32,6 +34,9 @@ pub struct Front {
     pub sheet: Arc<Sheet>,
     /// It was asked which sessions run and has not answered yet.
     pub asked: bool,
+    vigil: Vigil,
+    /// Time that its main thread had had on a core at the last look, ns.
+    ran: u64,
 }
 
 impl Front {
@@ -61,6 +66,8 @@ impl Front {
             orders: VecDeque::new(),
             sheet: Arc::new(sheet),
             asked: false,
+            vigil: Vigil::default(),
+            ran: 0,
         };
         front.order(FrontOrder::Hello { version: VERSION });
         Ok(front)
@@ -114,10 +121,51 @@ impl Front {
         }
     }
 
+    /// Its end was this side's will.
+    pub fn was_killed(&self) -> bool {
+        self.killed
+    }
+
     /// Ends it now.
     pub fn kill(&mut self) {
         self.killed = true;
         self.child.kill();
+    }
+
+    /// Looks at it if a look is due: how long it has given no sign of life. None: not judged now.
+    pub fn look(&mut self, now: Instant) -> Option<Duration> {
+        if !self.is_watched() || self.vigil.due().is_some_and(|due| now < due) {
+            return None;
+        }
+        let figures: Option<FrontFigures> = self.sheet.read();
+        let starved = is_starved(self.child.pid(), &mut self.ran);
+        Some(self.vigil.look(Sign { written_ns: figures.map(|f| f.written_ns), starved }, now))
+    }
+
+    /// When it is to be looked at again.
+    pub fn look_due(&self) -> Option<Instant> {
+        self.is_watched().then(|| self.vigil.due().unwrap_or(self.started))
+    }
+
+    /// A front that finishes has a deadline of its own.
+    fn is_watched(&self) -> bool {
+        self.serving && self.draining.is_none() && !self.killed
+    }
+
+    /// All that can be said of it without asking it.
+    pub fn evidence(&self) -> String {
+        let mut text = evidence::threads(self.child.pid());
+        let Some(figures) = self.sheet.read::<FrontFigures>() else { return text };
+        let FrontFigures { written_ns, calls_waiting, shards, counters, .. } = figures;
+        text += &format!("figures: written_ns={written_ns} calls_waiting={calls_waiting}\n");
+        for (shard, s) in shards.iter().enumerate() {
+            let (beat, tasks) = (s.beat_ns, s.tasks);
+            text += &format!("  shard {shard}: beat_ns={beat} tasks={tasks} panics={}\n", s.panics);
+        }
+        for counter in counters.iter().filter(|counter| counter.value > 0) {
+            text += &format!("  {}={}\n", counter.name, counter.value);
+        }
+        text
     }
 
     /// When a front that was told to finish has had its time.

@@ -6,6 +6,7 @@
 mod admin;
 mod cgroup;
 mod directory;
+mod evidence;
 mod front;
 mod notify;
 mod orphans;
@@ -14,6 +15,7 @@ mod session;
 mod signals;
 mod sockets;
 mod start;
+mod vigil;
 mod words;
 
 pub use start::{Options, main};

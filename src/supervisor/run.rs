@@ -10,6 +10,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions};
 
 use super::admin::Admin;
 use super::directory::RuntimeDirectory;
+use super::evidence::Evidence;
 use super::front::{Backoff, Front};
 use super::notify::Notify;
 use super::session::{Remains, Session};
@@ -41,6 +42,7 @@ pub struct Supervisor {
     pub runtime: RuntimeDirectory,
     pub sockets: Sockets,
     pub boot: FrontBoot,
+    pub evidence: Evidence,
     pub admin: Admin,
     pub words: Words,
     /// Reads the configuration again; in words why it cannot be used.
@@ -165,6 +167,7 @@ impl Supervisor {
             self.front_due,
             busy.then_some(self.next_tick),
             self.front.as_ref().and_then(Front::drain_deadline),
+            self.front.as_ref().and_then(Front::look_due),
             self.stop.map(Stop::deadline),
             self.notify.deadline(),
         ]
@@ -188,6 +191,7 @@ impl Supervisor {
                 front.kill();
             }
         }
+        self.watch_front(now);
         if self.stop.is_some_and(|stop| !stop.killed && now >= stop.deadline()) {
             self.kill_all();
         }
@@ -347,11 +351,28 @@ impl Supervisor {
             return;
         }
         let wait = self.backoff.after(now.duration_since(front.started));
+        if !front.was_killed() {
+            let pid = front.child.pid();
+            self.evidence.keep("front", pid, &format!("ended: {exit}"), &front.evidence());
+        }
         tracing::error!(%exit, restart_ms = wait.as_millis(), "the front has ended");
         self.front_due = Some(now + wait);
         if !self.words.has_served() {
             self.failed_starts += 1;
         }
+    }
+
+    /// Replaces a front that stands still. Its sessions, and the listeners, do not notice.
+    fn watch_front(&mut self, now: Instant) {
+        let limit = Duration::from_millis(self.boot.config.limits.stall_ms);
+        let Some(front) = &mut self.front else { return };
+        let Some(silence) = front.look(now).filter(|silence| *silence >= limit) else { return };
+        let (pid, silence_ms) = (front.child.pid(), silence.as_millis());
+        let reason = format!("no sign of life for {silence_ms} ms: killed");
+        let evidence = self.evidence.keep("front", pid, &reason, &front.evidence());
+        let evidence = evidence.display();
+        tracing::error!(pid, silence_ms, %evidence, "the front stands still: killed");
+        front.kill();
     }
 
     fn hear_front(&mut self) {

@@ -9,6 +9,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::admin::Admin;
 use super::directory::{RuntimeDirectory, make_private};
+use super::evidence::Evidence;
 use super::front::Backoff;
 use super::notify::Notify;
 use super::run::Supervisor;
@@ -110,6 +111,7 @@ fn start(options: Options) -> Result<Option<Supervisor>, String> {
             }
         }
     }
+    let evidence = Evidence::new(&config.state_dir);
     let boot = FrontBoot {
         version: VERSION,
         config,
@@ -122,6 +124,7 @@ fn start(options: Options) -> Result<Option<Supervisor>, String> {
         runtime,
         sockets,
         boot,
+        evidence,
         admin,
         words,
         reload: options.reload,
