@@ -42,6 +42,8 @@ const MESSAGES_PER_TURN: usize = 64;
 pub enum Summons {
     /// No new connections; finish and exit.
     Drain,
+    /// Another front is to take over at the next calm moment.
+    Yield,
     /// The supervisor is gone; so are the listeners' owner and everything that could start a session.
     Orphaned,
 }
@@ -124,7 +126,7 @@ impl Bus {
 
     /// Says hello to the supervisor and finds the sessions that run already: they outlive a front.
     pub fn introduce(&mut self, runtime: &Path) {
-        let _ = self.report(&FrontReport::Hello { version: VERSION, pid: std::process::id() });
+        let _ = self.report(&hello());
         let directories = match std::fs::read_dir(runtime.join("sessions")) {
             Ok(directories) => directories,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
@@ -320,6 +322,10 @@ impl Bus {
             FrontOrder::Hello { version } => {
                 tracing::debug!(version, ours = VERSION, "hello from the supervisor");
             }
+            // Started for the front before this one, and found in its directory since.
+            FrontOrder::SessionSpawned { session, .. } if self.sessions.contains_key(&session) => {
+                self.core.dispatch(Event::SessionSpawned { session, result: Ok(()) });
+            }
             FrontOrder::SessionSpawned { session, socket } => {
                 let deadline = now() + CONNECT_MAX;
                 let link = SessionLink::Connecting { next: now(), deadline, spawned: true };
@@ -338,6 +344,9 @@ impl Bus {
             }
             FrontOrder::Admin { id, request } => self.core.dispatch(Event::Admin { id, request }),
             FrontOrder::Drain => _ = self.summons.send(Summons::Drain),
+            FrontOrder::Yield => _ = self.summons.send(Summons::Yield),
+            // It does already.
+            FrontOrder::Serve => {}
         }
     }
 
@@ -437,6 +446,12 @@ impl Bus {
         self.links.remove(id);
         self.core.dispatch(Event::SessionDeaf { session: id });
     }
+}
+
+/// The first words of a front.
+pub fn hello() -> FrontReport {
+    let program = env!("CARGO_PKG_VERSION").to_owned();
+    FrontReport::Hello { version: VERSION, pid: std::process::id(), program }
 }
 
 /// The next message that is there. File descriptors are not expected, and closed.

@@ -37,6 +37,10 @@ pub trait Machine: Send {
     );
     /// When it wants an `Event::Timeout`.
     fn next_timeout(&self) -> Option<Time>;
+    /// Nothing is on its way that another front could not go on with.
+    fn is_calm(&self) -> bool {
+        true
+    }
     /// Whose the ping is; None: a legacy one without payload.
     fn route_ping(
         &mut self,
@@ -179,6 +183,18 @@ impl Core {
     /// others never waits for this lock, so that it can tell when somebody does not let go of it.
     pub fn calls_waiting(&self) -> Option<usize> {
         self.try_lock().map(|inner| inner.calls.len())
+    }
+
+    /// Whether another front could take over now: no call waits, and nothing is on its way.
+    pub fn is_calm(&self) -> bool {
+        self.try_lock().is_some_and(|inner| {
+            inner.calls.is_empty() && inner.effects.is_empty() && inner.machine.is_calm()
+        })
+    }
+
+    /// Puts a fresh host in the place of one that has met nothing yet.
+    pub fn install(&self, machine: Box<dyn Machine>) {
+        self.lock().machine = machine;
     }
 
     /// Ends every waiting call without a word, as at a shutdown.

@@ -35,20 +35,21 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use self::announce::Announcement;
-use self::bus::{Bus, Summons};
+use self::bus::{Bus, BusStop, Summons};
 use self::core::{Core, SystemEntropy};
 use self::counters::Counters;
-use self::door::Door;
+use self::door::{Door, DoorStop};
 use self::links::SessionLinks;
 use self::reception::{Place, Reception};
 use self::store::Store;
 use self::turn::Turn;
 use self::watch::{Pulse, Verdict, Watch};
+use crate::config::Config;
 use crate::host::event::HostFacts;
 use crate::host::{Host, HostSetup};
-use crate::ipc::{FrontBoot, FrontFigures, ShardFigures};
+use crate::ipc::{FrontBoot, FrontFigures, FrontOrder, FrontReport, ShardFigures};
 use crate::proc::boot;
-use crate::proc::link::Link;
+use crate::proc::link::{Link, LinkError};
 use crate::proc::sheet::Sheet;
 use crate::proc::stack;
 use crate::proto::stream::CodecSupport;
@@ -58,6 +59,10 @@ use crate::tls::identity::Identity;
 
 /// How often the main thread looks at shards and summons.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// A front that is to let go waits so long for a moment in which nothing is on its way, and looks for
+/// one so often.
+const CALM_MAX: Duration = Duration::from_secs(10);
+const CALM_EVERY: Duration = Duration::from_millis(20);
 /// How long the threads may take to end; a hanging disk or a stuck lock is not waited for.
 const JOIN_MAX: Duration = Duration::from_secs(2);
 /// The same when something is wrong already: the next front should not have to wait.
@@ -154,33 +159,68 @@ fn inherit() -> Result<Inherited, FrontError> {
 
 fn run() -> Result<(), FrontError> {
     let inherited = inherit()?;
+    let voice = inherited.supervisor.try_clone().map_err(system("link"))?;
+    let ended = serve(inherited, &voice);
+    if let Err(error) = &ended {
+        // Best effort: it is in the log as well.
+        let _ = voice.send(&FrontReport::Failed { reason: error.to_string() }, &[]);
+    }
+    ended
+}
+
+/// What a host is made of.
+struct Makings {
+    config: Config,
+    identity: Arc<Identity>,
+    codecs: CodecSupport,
+}
+
+impl Makings {
+    /// A host that knows the clients that are stored now.
+    fn host(&self, store: &Store) -> Result<Box<Host>, FrontError> {
+        let path = || self.config.state_dir.clone();
+        let (clients, broken) =
+            store.load().map_err(|error| FrontError::State { path: path(), error })?;
+        for file in broken {
+            tracing::error!(%file, "a paired client was not loaded; it has to pair again");
+        }
+        tracing::info!(clients = clients.len(), "clients loaded");
+        Ok(Box::new(Host::new(HostSetup {
+            uuid: self.identity.uuid().to_owned(),
+            own: machine::own_identity(&self.identity),
+            clients,
+            facts: HostFacts { macs: facts::macs(), codecs: self.codecs.clone() },
+            pictures: pictures::load(&self.config.apps),
+            config: self.config.clone(),
+        })))
+    }
+}
+
+fn serve(inherited: Inherited, voice: &Link) -> Result<(), FrontError> {
     raise_descriptor_limit();
     stack::install().map_err(system("signal"))?;
-    let FrontBoot { config, shards: cores, encoders, .. } = inherited.boot;
+    let FrontBoot { config, shards: cores, encoders, succeeds, .. } = inherited.boot;
     let identity = Arc::new(Identity::load_or_make(&config.state_dir)?);
     let tls = tls::config::server_config(&identity)
         .map_err(|e| system("TLS settings")(io::Error::other(e)))?;
     let store = Store::open(&config.state_dir)
         .map_err(|error| FrontError::State { path: config.state_dir.clone(), error })?;
-    let (clients, broken) = store
-        .load()
-        .map_err(|error| FrontError::State { path: config.state_dir.clone(), error })?;
-    for file in broken {
-        tracing::error!(%file, "a paired client was not loaded; it has to pair again");
-    }
-    tracing::info!(clients = clients.len(), shards = cores.len(), "front starting");
-    let codecs = encoders.codecs();
-    let host = Host::new(HostSetup {
-        uuid: identity.uuid().to_owned(),
-        own: machine::own_identity(&identity),
-        clients,
-        facts: HostFacts { macs: facts::macs(), codecs: codecs.clone() },
-        pictures: pictures::load(&config.apps),
-        config: config.clone(),
-    });
+    let makings = Makings { config, identity, codecs: encoders.codecs() };
     let counters = Arc::new(Counters::default());
-    let entropy = Box::new(SystemEntropy);
-    let core = Core::new(Box::new(host), entropy, Arc::clone(&counters)).map_err(system("core"))?;
+    let core = Core::new(makings.host(&store)?, Box::new(SystemEntropy), counters);
+    let core = core.map_err(system("core"))?;
+    let places = cores.into_iter().zip(inherited.listeners);
+    let places = places.map(|(core, listeners)| Place { core, listeners }).collect();
+    let limits = makings.config.limits;
+    let mut reception = Reception::prepare(&core, limits, TlsAcceptor::new(tls), places)
+        .map_err(system("shards"))?;
+    if succeeds {
+        if !await_turn(&inherited.supervisor)? {
+            return Ok(());
+        }
+        // The front before has paired and removed clients meanwhile.
+        core.install(makings.host(&store)?);
+    }
 
     let (jobs, store_thread) =
         store::spawn(store, Arc::clone(&core)).map_err(system("store thread"))?;
@@ -188,43 +228,49 @@ fn run() -> Result<(), FrontError> {
     let (summons, summoned) = channel();
     let mut bus =
         Bus::new(Arc::clone(&core), inherited.supervisor, Arc::clone(&links), jobs, summons);
-    bus.introduce(&config.runtime_dir);
+    bus.introduce(&makings.config.runtime_dir);
     let door = Door::new(Arc::clone(&core), links, inherited.door).map_err(system("door"))?;
-    let door_stop = door.stopper();
-    let places = cores.into_iter().zip(inherited.listeners);
-    let places = places.map(|(core, listeners)| Place { core, listeners }).collect();
-    let reception = Reception::open(&core, config.limits, TlsAcceptor::new(tls), places)
-        .map_err(system("shards"))?;
+    let stops = (door.stopper(), bus.stopper());
+    reception.begin().map_err(system("shards"))?;
     let turns = [("bus", bus.turn()), ("door", door.turn())];
     let door_thread = door::spawn(door).map_err(system("door thread"))?;
     publish(&inherited.sheet, &core, reception.shards().vitals());
     bus.serving();
-    let bus_stop = bus.stopper();
     let bus_thread = bus::spawn(bus).map_err(system("bus thread"))?;
-    let announcement = announce(&config.host_name, config.ports.http, config.mdns);
+    let Config { host_name, ports, mdns, .. } = &makings.config;
+    let announcement = announce(host_name, ports.http, *mdns);
 
     let threads = [("bus", bus_thread), ("store", store_thread), ("door", door_thread)];
-    let lost = Duration::from_millis(config.limits.stall_ms);
+    let lost = Duration::from_millis(limits.stall_ms);
+    let codecs = makings.codecs;
     let mut life = Life { core, reception, sheet: inherited.sheet, threads, turns, codecs };
     let ended = life.supervise(lost, &summoned);
-    let Life { mut reception, threads, .. } = life;
-    let lost = match ended {
-        Err(FrontError::Shard(_) | FrontError::Thread(_) | FrontError::Hung(_)) => true,
-        Err(FrontError::Orphaned) => true,
-        _ => false,
-    };
-    door_stop.stop();
-    if !lost {
-        drop(announcement);
-        reception.drain();
+    life.end(ended, announcement, stops, voice)
+}
+
+/// Says that this front could serve, and waits until it is to. False: it is not wanted any more.
+fn await_turn(supervisor: &Link) -> Result<bool, FrontError> {
+    let said = supervisor.send(&bus::hello(), &[]);
+    said.and_then(|()| supervisor.send(&FrontReport::Prepared, &[]))
+        .map_err(|_| FrontError::Orphaned)?;
+    loop {
+        // Whoever asked has a deadline and ends this process.
+        match supervisor.receive_within::<FrontOrder>(Duration::from_secs(60)) {
+            Ok((FrontOrder::Serve, _)) => return Ok(true),
+            Ok((FrontOrder::Drain, _)) => return Ok(false),
+            Ok(_) | Err(LinkError::Empty | LinkError::Malformed(_)) => {}
+            Err(_) => return Err(FrontError::Orphaned),
+        }
     }
-    // The bus holds the store's queue: what was given to the store is still written.
-    bus_stop.stop();
-    let patience = now() + if lost { JOIN_MAX_LOST } else { JOIN_MAX };
-    while now() < patience && !threads.iter().all(|(_, thread)| thread.is_finished()) {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    ended
+}
+
+/// How a front ends that nothing is wrong with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// For good, or before another starts.
+    Drain,
+    /// Another one takes over as soon as this one has let go.
+    Yield,
 }
 
 /// What the main thread watches over.
@@ -245,12 +291,18 @@ impl Life {
         &mut self,
         lost: Duration,
         summoned: &Receiver<Summons>,
-    ) -> Result<(), FrontError> {
+    ) -> Result<Ending, FrontError> {
         let mut watch = Watch::new(self.pulses().len(), lost);
         let mut facts_due = now() + FACTS_EVERY;
+        let mut yields_by = None;
         loop {
-            match summoned.recv_timeout(LOOK_EVERY) {
-                Ok(Summons::Drain) => return Ok(()),
+            if yields_by.is_some_and(|by| by <= now() || self.core.is_calm()) {
+                return Ok(Ending::Yield);
+            }
+            let wait = if yields_by.is_some() { CALM_EVERY } else { LOOK_EVERY };
+            match summoned.recv_timeout(wait) {
+                Ok(Summons::Drain) => return Ok(Ending::Drain),
+                Ok(Summons::Yield) => yields_by = yields_by.or(Some(now() + CALM_MAX)),
                 Ok(Summons::Orphaned) | Err(RecvTimeoutError::Disconnected) => {
                     return Err(FrontError::Orphaned);
                 }
@@ -275,6 +327,47 @@ impl Life {
                 self.core.learn(HostFacts { macs: facts::macs(), codecs });
             }
         }
+    }
+
+    /// Lets everything end in an order that loses as little as possible.
+    fn end(
+        self,
+        ended: Result<Ending, FrontError>,
+        announcement: Option<Announcement>,
+        (door, bus): (DoorStop, BusStop),
+        voice: &Link,
+    ) -> Result<(), FrontError> {
+        let Self { mut reception, threads, .. } = self;
+        let [(_, bus_thread), (_, store_thread), (_, door_thread)] = threads;
+        let wait = |threads: &[&JoinHandle<()>], longest| {
+            let deadline = now() + longest;
+            while now() < deadline && !threads.iter().all(|thread| thread.is_finished()) {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        };
+        let lost = match ended {
+            Err(FrontError::Shard(_) | FrontError::Thread(_) | FrontError::Hung(_)) => true,
+            Err(FrontError::Orphaned) => true,
+            _ => false,
+        };
+        if !lost {
+            // Before the successor announces the same name.
+            drop(announcement);
+        }
+        door.stop();
+        if matches!(ended, Ok(Ending::Yield)) {
+            reception.close();
+            wait(&[&door_thread], JOIN_MAX_LOST);
+            let _ = voice.send(&FrontReport::Yielded, &[]);
+        }
+        if !lost {
+            reception.drain();
+        }
+        // The bus holds the store's queue: what was given to the store is still written.
+        bus.stop();
+        let longest = if lost { JOIN_MAX_LOST } else { JOIN_MAX };
+        wait(&[&bus_thread, &store_thread, &door_thread], longest);
+        ended.map(|_| ())
     }
 
     /// Of each shard, then of the plain threads.

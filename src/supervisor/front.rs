@@ -2,6 +2,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,10 @@ pub struct Front {
     pub started: Instant,
     /// It has said that all its shards accept connections.
     pub serving: bool,
+    /// The version of its program, once it has said so.
+    pub program: String,
+    /// It has let go of the listeners for its successor.
+    pub yielded: bool,
     /// When it was told to finish.
     pub draining: Option<Instant>,
     killed: bool,
@@ -41,7 +46,7 @@ pub struct Front {
 
 impl Front {
     /// Starts one. Call from the thread that lives on: the front dies with it.
-    pub fn start(boot: &FrontBoot, sockets: &Sockets) -> io::Result<Self> {
+    pub fn start(program: &Path, boot: &FrontBoot, sockets: &Sockets) -> io::Result<Self> {
         let (ours, theirs) = Link::pair()?;
         let mut fds = vec![theirs.as_fd()];
         fds.extend(sockets.fds());
@@ -55,12 +60,14 @@ impl Front {
             output: None,
             oom_score_adj: 0,
         };
-        let child = boot::spawn(&how, boot)?;
+        let child = boot::spawn_from(program, &how, boot)?;
         let mut front = Self {
             child,
             link: ours,
             started: Instant::now(),
             serving: false,
+            program: String::new(),
+            yielded: false,
             draining: None,
             killed: false,
             orders: VecDeque::new(),
@@ -147,9 +154,14 @@ impl Front {
         self.is_watched().then(|| self.vigil.due().unwrap_or(self.started))
     }
 
+    /// It serves and is to go on.
+    pub fn is_in_charge(&self) -> bool {
+        self.serving && self.draining.is_none() && !self.killed
+    }
+
     /// A front that finishes has a deadline of its own.
     fn is_watched(&self) -> bool {
-        self.serving && self.draining.is_none() && !self.killed
+        self.is_in_charge() && !self.yielded
     }
 
     /// All that can be said of it without asking it.

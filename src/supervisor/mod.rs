@@ -8,6 +8,7 @@ mod cgroup;
 mod directory;
 mod evidence;
 mod front;
+mod image;
 mod notify;
 mod orphans;
 mod run;
@@ -15,6 +16,7 @@ mod session;
 mod signals;
 mod sockets;
 mod start;
+mod succession;
 mod vigil;
 mod words;
 

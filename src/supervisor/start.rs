@@ -11,6 +11,7 @@ use super::admin::Admin;
 use super::directory::{RuntimeDirectory, make_private};
 use super::evidence::Evidence;
 use super::front::Backoff;
+use super::image::Image;
 use super::notify::Notify;
 use super::run::Supervisor;
 use super::session::Session;
@@ -118,7 +119,10 @@ fn start(options: Options) -> Result<Option<Supervisor>, String> {
         shards,
         door_ipv6: sockets.door_ipv6,
         encoders: probe.unwrap_or_default(),
+        succeeds: false,
     };
+    // As it is called now: what is there later is what an upgrade goes over to.
+    let program = std::env::current_exe().map_err(|error| format!("/proc: {error}"))?;
     Ok(Some(Supervisor {
         signals,
         runtime,
@@ -129,7 +133,13 @@ fn start(options: Options) -> Result<Option<Supervisor>, String> {
         words,
         reload: options.reload,
         sessions,
+        program,
+        image: Image::own(),
+        fallback: None,
         front: None,
+        succession: None,
+        leaving: None,
+        reload_again: false,
         backoff: Backoff::new(),
         front_due: None,
         failed_starts: 0,

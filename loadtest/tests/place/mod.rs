@@ -81,7 +81,7 @@ impl Place {
             .stdin(Stdio::null());
     }
 
-    fn admin(&self, arguments: &[&str]) -> Value {
+    pub fn admin(&self, arguments: &[&str]) -> Value {
         let mut command = Command::new(moonshard());
         command.arg("--config").arg(self.path().join("moonshard.toml")).args(arguments);
         self.environment(&mut command);
