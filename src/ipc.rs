@@ -136,6 +136,11 @@ pub enum FrontOrder {
     },
     /// No new connections; finish what is in progress, then exit.
     Drain,
+    /// Another front is prepared: let go at the next calm moment (no launch, handshake or pairing on
+    /// its way), or after a few seconds without one. Answered by `Yielded`; then as `Drain`.
+    Yield,
+    /// To a prepared front: the one before has let go.
+    Serve,
 }
 
 /// From the front to the supervisor.
@@ -144,9 +149,20 @@ pub enum FrontReport {
     Hello {
         version: u32,
         pid: u32,
+        /// The version of its program.
+        #[serde(default)]
+        program: String,
     },
+    /// A front that succeeds another could serve now, and waits for `Serve`.
+    Prepared,
     /// All shards accept connections.
     Serving,
+    /// It accepts nothing any more, reads no datagram, and holds nothing that its successor lacks.
+    Yielded,
+    /// It ends, and why.
+    Failed {
+        reason: String,
+    },
     /// Start this session. Answered by `SessionSpawned` or `SessionNotSpawned`.
     Spawn {
         spec: Box<SessionSpec>,
@@ -192,6 +208,8 @@ pub enum AdminRequest {
     },
     /// What `serve` printed at start: addresses, encoder, missing parts.
     Status,
+    /// Go over to the program that is on disk now.
+    Upgrade,
 }
 
 impl std::fmt::Debug for AdminRequest {
@@ -274,6 +292,9 @@ pub struct FrontBoot {
     pub shards: Vec<Option<usize>>,
     pub door_ipv6: bool,
     pub encoders: EncoderReport,
+    /// Another front still serves: prepare, and wait for `Serve`.
+    #[serde(default)]
+    pub succeeds: bool,
 }
 
 /// What the front writes on its sheet several times a second, for the supervisor to read.

@@ -1,11 +1,13 @@
 //! The supervisor, seen from outside: one host in a place, what it survives, what it leaves.
 mod cli_support;
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use cli_support::{Place, STOPPED_BY, eventually, pids, signal};
+use cli_support::{Host, PATIENCE, Place, STOPPED_BY, eventually, pids, signal};
 
 fn zombies_of(parent: u32) -> usize {
     let stat = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
@@ -149,6 +151,108 @@ fn a_front_that_hangs_is_reported_and_cannot_hold_up_the_end() {
     let (code, took) = host.wait();
     assert_eq!(code, Some(0));
     assert!(took <= STOPPED_BY, "{took:?}");
+    assert_eq!(place.processes(), []);
+}
+
+#[test]
+fn a_front_that_hangs_as_a_whole_is_replaced_and_nobody_is_refused() {
+    let place = Place::new();
+    let mut host = place.serve();
+    let front = place.process("front");
+    let http = place.run(&["status", "--json"]).json()["ports"]["http"].as_u64().unwrap();
+    let http = u16::try_from(http).unwrap();
+    signal(front, "STOP");
+    let visitors: Vec<_> = (0..8).map(|_| request(http)).collect();
+    let killed = host.expect("the front stands still: killed");
+    assert!(killed.contains(&front.to_string()), "{killed}");
+    // Who came meanwhile is answered by the next one.
+    for mut visitor in visitors {
+        let mut answer = String::new();
+        visitor.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    let file = eventually(|| {
+        let entries = std::fs::read_dir(place.state().join("crash")).ok()?;
+        entries.flatten().map(|entry| entry.path()).next()
+    });
+    assert!(file.to_str().unwrap().contains(&format!("front-{front}")), "{file:?}");
+    let evidence = || std::fs::read_to_string(&file).ok().filter(|text| text.contains("figures"));
+    let evidence = eventually(evidence);
+    assert!(evidence.contains("no sign of life") && evidence.contains("state=T"), "{evidence}");
+    assert!(evidence.contains(" shard-0") && evidence.contains(" door "), "{evidence}");
+    assert_eq!(std::fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+    assert_eq!(zombies_of(host.pid()), 0);
+}
+
+/// A request of a stranger, on its way.
+fn request(http: u16) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", http)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"GET /serverinfo HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    stream
+}
+
+#[test]
+fn upgrades_fail_no_handshake_and_a_bad_program_changes_nothing() {
+    let place = Place::new();
+    let program = place.dir.path().join("moonshard");
+    let install = |from: &std::path::Path| {
+        let new = place.dir.path().join("new");
+        std::fs::copy(from, &new).unwrap();
+        std::fs::rename(new, &program).unwrap();
+    };
+    install(std::path::Path::new(env!("CARGO_BIN_EXE_moonshard")));
+    let config = place.config();
+    let arguments = ["serve", "--config", config.to_str().unwrap()];
+    let mut host = Host::of(&mut place.command_of(&program, &arguments));
+    host.expect("ready in");
+    let https = place.run(&["status", "--json"]).json()["ports"]["https"].as_u64().unwrap();
+    let https = u16::try_from(https).unwrap();
+
+    let (over, done) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let handshakes = || {
+        while !over.load(Ordering::Relaxed) {
+            let answer = moonshard::tls::client::get(https, "/serverinfo?uniqueid=x", PATIENCE)
+                .unwrap_or_else(|error| {
+                    panic!("handshake {}: {error}", done.load(Ordering::Relaxed))
+                });
+            assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+            done.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    std::thread::scope(|scope| {
+        let loops = [scope.spawn(handshakes), scope.spawn(handshakes)];
+        for _ in 0..3 {
+            let (front, before) = (place.process("front"), done.load(Ordering::Relaxed));
+            eventually(|| (done.load(Ordering::Relaxed) > before + 10).then_some(()));
+            install(std::path::Path::new(env!("CARGO_BIN_EXE_moonshard")));
+            let ran = place.run(&["upgrade"]);
+            assert_eq!(ran.code, Some(0), "{ran:?}");
+            assert!(ran.out.contains("The front now is version"), "{ran:?}");
+            eventually(|| (!pids().contains(&front)).then_some(()));
+        }
+        // What does not start, and what is no program at all.
+        let front = place.process("front");
+        for text in ["#!/bin/sh\nexit 3\n", "no program"] {
+            let bad = place.dir.path().join("bad");
+            std::fs::write(&bad, text).unwrap();
+            std::fs::set_permissions(&bad, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+                .unwrap();
+            install(&bad);
+            let ran = place.run(&["upgrade"]);
+            assert_eq!(ran.code, Some(1), "{ran:?}");
+            assert!(ran.err.contains("not upgraded: the new"), "{ran:?}");
+            assert_eq!(place.process("front"), front, "the one in charge stays");
+        }
+        over.store(true, Ordering::Relaxed);
+        loops.into_iter().for_each(|one| one.join().unwrap());
+    });
+    // What runs goes on from the last program that worked, also after a crash.
+    signal(place.process("front"), "KILL");
+    eventually(|| (place.run(&["apps"]).code == Some(0)).then_some(()));
+    assert_eq!(zombies_of(host.pid()), 0);
+    host.signal("TERM");
+    assert_eq!(host.wait().0, Some(0));
     assert_eq!(place.processes(), []);
 }
 

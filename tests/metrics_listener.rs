@@ -161,6 +161,8 @@ fn only_get_of_what_is_there_is_answered_and_idlers_are_sent_away() {
 #[test]
 fn a_front_that_stands_still_is_told_within_three_seconds_and_a_good_one_again() {
     let place = Place::with_metrics(true);
+    // Told of, and not replaced.
+    place.configure("[limits]\nstall_ms = 600000");
     let _host = place.serve();
     let at = address(&place);
     eventually(|| (get(at, "/healthz").0 == 200).then_some(()));
@@ -243,6 +245,7 @@ fn a_full_disk_is_told_where_pairings_are_kept() {
 #[test]
 fn systemd_is_told_when_it_serves_lives_and_stops() {
     let place = Place::with_metrics(true);
+    place.configure("[limits]\nstall_ms = 600000");
     let path = place.dir.path().join("notify.sock");
     let systemd = UnixDatagram::bind(&path).unwrap();
     systemd.set_read_timeout(Some(Duration::from_secs(60))).unwrap();

@@ -197,6 +197,29 @@ fn no_process_ever_logs_a_secret() {
 }
 
 #[test]
+fn a_stream_does_not_notice_that_the_front_is_replaced() {
+    let _alone = alone();
+    let place = Place::new();
+    let host = place.serve();
+    let arguments = ["--seconds", "8", "--pattern-check", "--mode", "640x360x30"];
+    let client = host.client("a", PATTERN).with(&arguments).start();
+    let state = |state: &str| {
+        let sessions = place.sessions();
+        (sessions.len() == 1 && sessions[0]["state"] == state).then_some(())
+    };
+    eventually("it streams", || state("streaming"));
+    let done = place.admin(&["upgrade"]);
+    assert!(done["done"].as_str().is_some_and(|d| d.contains("The front now is")), "{done}");
+    eventually("the next front knows of the stream", || state("streaming"));
+    let report = report(&client.wait_with_output().unwrap(), &place);
+    for key in ["frames_lost", "decode_errors"] {
+        assert_eq!(number(&report, key), 0.0, "{key} in {report}");
+    }
+    nothing_is_left(&place);
+    host.end();
+}
+
+#[test]
 fn the_desktop_obeys_what_is_typed() {
     let _alone = alone();
     let place = Place::new();

@@ -20,6 +20,9 @@ const EXIT_NO_HOST: u8 = 3;
 /// Longer than the host's own deadline, so that its words are heard.
 const DEADLINE: Duration = Duration::from_secs(6);
 
+/// An upgrade waits for a calm moment.
+const UPGRADE_DEADLINE: Duration = Duration::from_secs(40);
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 enum NoAnswer {
@@ -88,7 +91,8 @@ fn ask(config: &Config, request: &AdminRequest) -> Result<AdminAnswer, NoAnswer>
     })?;
     // A host that is full answers without having read the question; then its words count.
     let sent = link.send(request, &[]);
-    match link.receive_within::<AdminAnswer>(DEADLINE) {
+    let deadline = if *request == AdminRequest::Upgrade { UPGRADE_DEADLINE } else { DEADLINE };
+    match link.receive_within::<AdminAnswer>(deadline) {
         Ok((answer, _)) => Ok(answer),
         Err(error) => Err(NoAnswer::Silent(sent.err().unwrap_or(error))),
     }

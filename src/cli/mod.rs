@@ -74,6 +74,8 @@ enum Command {
     },
     /// Show how the host is, and what it said at its start
     Status,
+    /// Go over to the program that is on disk now; what runs goes on
+    Upgrade,
     /// Check what this machine lacks, and how to mend it
     Doctor,
     /// Check or show the configuration
@@ -173,6 +175,7 @@ fn run(command: Command, global: &Global) -> ExitCode {
             ask(AdminRequest::SessionLog { session: id })
         }
         Command::Status => ask(AdminRequest::Status),
+        Command::Upgrade => ask(AdminRequest::Upgrade),
         Command::Doctor => doctor::run(&config, global.json),
         Command::Config { action } => configuration::run(action, given, global.json),
     }

@@ -57,6 +57,7 @@ pub(super) struct Limits {
     pub launch_ms: Number,
     pub grant_ms: Number,
     pub sessions: Number,
+    pub stall_ms: Number,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -204,6 +204,7 @@ fn limits(raw: &raw::Limits) -> Result<Limits> {
         launch_ms: number(raw.launch_ms.as_ref(), default.launch_ms, 1_000..=600_000)?,
         grant_ms: number(raw.grant_ms.as_ref(), default.grant_ms, 1_000..=600_000)?,
         sessions: number(raw.sessions.as_ref(), default.sessions, 1..=SESSIONS_MAX as i64)?,
+        stall_ms: number(raw.stall_ms.as_ref(), default.stall_ms, 2_000..=600_000)?,
     };
     if limits.head_ms < limits.handshake_ms {
         let message = format!(

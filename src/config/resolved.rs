@@ -90,6 +90,13 @@ pub struct Limits {
     pub grant_ms: u64,
     /// Sessions at once.
     pub sessions: usize,
+    /// A front that gives no sign of life for so long, as a whole or by one of its threads, is replaced.
+    #[serde(default = "stall_ms")]
+    pub stall_ms: u64,
+}
+
+fn stall_ms() -> u64 {
+    4_500
 }
 
 impl Default for Limits {
@@ -103,6 +110,7 @@ impl Default for Limits {
             launch_ms: 20_000,
             grant_ms: 10_000,
             sessions: 64,
+            stall_ms: stall_ms(),
         }
     }
 }

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use super::core::Core;
 use super::links::{Deaf, Outgoing, SessionLinks};
 use super::store::Job;
+use super::turn::Turn;
 use crate::host::event::{Effect, Event};
 use crate::ipc::{
     AdminAnswer, FromSession, FrontOrder, FrontReport, SessionId, ToSession, VERSION,
@@ -41,6 +42,8 @@ const MESSAGES_PER_TURN: usize = 64;
 pub enum Summons {
     /// No new connections; finish and exit.
     Drain,
+    /// Another front is to take over at the next calm moment.
+    Yield,
     /// The supervisor is gone; so are the listeners' owner and everything that could start a session.
     Orphaned,
 }
@@ -85,6 +88,7 @@ pub struct Bus {
     store: SyncSender<Job>,
     summons: Sender<Summons>,
     stop: Arc<AtomicBool>,
+    turn: Arc<Turn>,
     /// For one message.
     buffer: Vec<u8>,
 }
@@ -106,6 +110,7 @@ impl Bus {
             store,
             summons,
             stop: Arc::new(AtomicBool::new(false)),
+            turn: Arc::default(),
             buffer: vec![0; IPC_MESSAGE_BYTES_MAX],
         }
     }
@@ -114,9 +119,14 @@ impl Bus {
         BusStop { stop: Arc::clone(&self.stop), core: Arc::clone(&self.core) }
     }
 
+    /// What the thread shows of itself.
+    pub fn turn(&self) -> Arc<Turn> {
+        Arc::clone(&self.turn)
+    }
+
     /// Says hello to the supervisor and finds the sessions that run already: they outlive a front.
     pub fn introduce(&mut self, runtime: &Path) {
-        let _ = self.report(&FrontReport::Hello { version: VERSION, pid: std::process::id() });
+        let _ = self.report(&hello());
         let directories = match std::fs::read_dir(runtime.join("sessions")) {
             Ok(directories) => directories,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
@@ -180,6 +190,7 @@ impl Bus {
         // What the host decided last (a stored pairing's answer to the operator) still goes out.
         let (effects, _) = self.core.take_effects();
         effects.into_iter().for_each(|effect| self.carry_out(effect));
+        self.turn.end();
     }
 
     /// Waits for any peer, the host, or `deadline`, whatever is first.
@@ -208,8 +219,10 @@ impl Bus {
                 fds.push(PollFd::new(out.link(), interest(out)));
             }
         }
+        self.turn.end();
         // An interrupted or failed wait is a short one.
         let _ = poll(&mut fds, Some(&timeout));
+        self.turn.begin();
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -309,6 +322,10 @@ impl Bus {
             FrontOrder::Hello { version } => {
                 tracing::debug!(version, ours = VERSION, "hello from the supervisor");
             }
+            // Started for the front before this one, and found in its directory since.
+            FrontOrder::SessionSpawned { session, .. } if self.sessions.contains_key(&session) => {
+                self.core.dispatch(Event::SessionSpawned { session, result: Ok(()) });
+            }
             FrontOrder::SessionSpawned { session, socket } => {
                 let deadline = now() + CONNECT_MAX;
                 let link = SessionLink::Connecting { next: now(), deadline, spawned: true };
@@ -327,6 +344,9 @@ impl Bus {
             }
             FrontOrder::Admin { id, request } => self.core.dispatch(Event::Admin { id, request }),
             FrontOrder::Drain => _ = self.summons.send(Summons::Drain),
+            FrontOrder::Yield => _ = self.summons.send(Summons::Yield),
+            // It does already.
+            FrontOrder::Serve => {}
         }
     }
 
@@ -426,6 +446,12 @@ impl Bus {
         self.links.remove(id);
         self.core.dispatch(Event::SessionDeaf { session: id });
     }
+}
+
+/// The first words of a front.
+pub fn hello() -> FrontReport {
+    let program = env!("CARGO_PKG_VERSION").to_owned();
+    FrontReport::Hello { version: VERSION, pid: std::process::id(), program }
 }
 
 /// The next message that is there. File descriptors are not expected, and closed.

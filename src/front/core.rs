@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Poll};
 
 use futures_channel::oneshot;
@@ -38,6 +38,10 @@ pub trait Machine: Send {
     );
     /// When it wants an `Event::Timeout`.
     fn next_timeout(&self) -> Option<Time>;
+    /// Nothing is on its way that another front could not go on with.
+    fn is_calm(&self) -> bool {
+        true
+    }
     /// Whose the ping is; None: a legacy one without payload.
     fn route_ping(
         &mut self,
@@ -160,7 +164,7 @@ impl Core {
     /// Tells the host new facts about the machine; another time, if it is busy: the thread that
     /// watches over the shards must not be held up by what holds them up.
     pub fn learn(&self, facts: HostFacts) {
-        if let Ok(mut inner) = self.inner.try_lock() {
+        if let Some(mut inner) = self.try_lock() {
             inner.machine.learn(facts);
         }
     }
@@ -178,9 +182,22 @@ impl Core {
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
-    /// Calls that wait for their answer.
-    pub fn calls_waiting(&self) -> usize {
-        self.lock().calls.len()
+    /// Calls that wait for their answer; None: the host is busy. The thread that watches over the
+    /// others never waits for this lock, so that it can tell when somebody does not let go of it.
+    pub fn calls_waiting(&self) -> Option<usize> {
+        self.try_lock().map(|inner| inner.calls.len())
+    }
+
+    /// Whether another front could take over now: no call waits, and nothing is on its way.
+    pub fn is_calm(&self) -> bool {
+        self.try_lock().is_some_and(|inner| {
+            inner.calls.is_empty() && inner.effects.is_empty() && inner.machine.is_calm()
+        })
+    }
+
+    /// Puts a fresh host in the place of one that has met nothing yet.
+    pub fn install(&self, machine: Box<dyn Machine>) {
+        self.lock().machine = machine;
     }
 
     /// Ends every waiting call without a word, as at a shutdown.
@@ -196,6 +213,14 @@ impl Core {
     /// A panic leaves the host usable: what it had decided before stands, the event's rest is lost.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn try_lock(&self) -> Option<MutexGuard<'_, Inner>> {
+        match self.inner.try_lock() {
+            Ok(inner) => Some(inner),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// False: the host panicked.

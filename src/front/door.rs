@@ -13,6 +13,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, poll};
 
 use super::core::Core;
 use super::links::SessionLinks;
+use super::turn::Turn;
 use crate::host::event::Route;
 use crate::ipc::{SessionId, ToSession, ViewerId};
 use crate::net::{Batch, DoorSocket};
@@ -39,6 +40,7 @@ pub struct Door {
     links: Arc<SessionLinks>,
     sockets: Vec<(Flow, DoorSocket)>,
     stop: Arc<OwnedFd>,
+    turn: Arc<Turn>,
 }
 
 /// Ends the door's thread.
@@ -65,11 +67,16 @@ impl Door {
         let sockets = flows.zip(sockets).map(|(flow, fd)| Ok((flow, DoorSocket::from_fd(fd)?)));
         let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let sockets = sockets.collect::<io::Result<_>>()?;
-        Ok(Self { core, links, sockets, stop: Arc::new(stop) })
+        Ok(Self { core, links, sockets, stop: Arc::new(stop), turn: Arc::default() })
     }
 
     pub fn stopper(&self) -> DoorStop {
         DoorStop(Arc::clone(&self.stop))
+    }
+
+    /// What the thread shows of itself.
+    pub fn turn(&self) -> Arc<Turn> {
+        Arc::clone(&self.turn)
     }
 
     /// The thread's work; ends when stopped.
@@ -78,24 +85,27 @@ impl Door {
         loop {
             let mut fds = vec![PollFd::new(&*self.stop, PollFlags::IN)];
             fds.extend(self.sockets.iter().map(|(_, s)| PollFd::new(s, PollFlags::IN)));
-            if let Err(error) = poll(&mut fds, None)
+            self.turn.end();
+            let polled = poll(&mut fds, None);
+            self.turn.begin();
+            if let Err(error) = polled
                 && error != rustix::io::Errno::INTR
             {
                 tracing::error!(%error, "the door cannot wait");
                 std::thread::sleep(std::time::Duration::from_millis(50));
             }
             if !fds[0].revents().is_empty() {
-                return;
+                return self.turn.end();
             }
             let ready: Vec<bool> = fds[1..].iter().map(|fd| !fd.revents().is_empty()).collect();
             drop(fds);
             for (index, _) in ready.iter().enumerate().filter(|(_, ready)| **ready) {
-                self.turn(index, &mut batch);
+                self.read(index, &mut batch);
             }
         }
     }
 
-    fn turn(&self, index: usize, batch: &mut Batch) {
+    fn read(&self, index: usize, batch: &mut Batch) {
         let (flow, socket) = &self.sockets[index];
         for _ in 0..BATCHES_PER_TURN {
             match socket.recv_batch(batch) {

@@ -27,6 +27,10 @@ impl Machine for Host {
         self.next_timeout()
     }
 
+    fn is_calm(&self) -> bool {
+        self.is_calm()
+    }
+
     fn route_ping(
         &mut self,
         flow: Flow,

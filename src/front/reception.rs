@@ -19,6 +19,8 @@ use crate::shard::{self, Conn, Listener, Queue, Shard, Shards, TlsAcceptor, now,
 
 /// How long the shards may take to start.
 const START_MAX: Duration = Duration::from_secs(5);
+/// How long it may take until no shard accepts any more.
+const CLOSE_MAX: Duration = Duration::from_millis(500);
 /// At a drain, calls that still wait (for a PIN, for an app) are hung up after this.
 const HANG_UP_AFTER: Duration = Duration::from_secs(2);
 /// And whatever is left then is cut off.
@@ -59,6 +61,7 @@ struct Outside {
     /// Second handles to its listeners.
     listeners: [OwnedFd; 3],
     errands: mpsc::Sender<Errand>,
+    begin: Option<oneshot::Sender<()>>,
     drain: Option<oneshot::Sender<()>>,
     /// Accept loops that run.
     accepting: Arc<AtomicUsize>,
@@ -69,6 +72,7 @@ struct Outside {
 struct Inside {
     listeners: [OwnedFd; 3],
     errands: mpsc::Receiver<Errand>,
+    begin: oneshot::Receiver<()>,
     drain: oneshot::Receiver<()>,
     accepting: Arc<AtomicUsize>,
 }
@@ -107,9 +111,25 @@ impl Reception {
         tls: TlsAcceptor,
         places: Vec<Place>,
     ) -> io::Result<Self> {
+        let mut reception = Self::prepare(core, limits, tls, places)?;
+        reception.begin()?;
+        Ok(reception)
+    }
+
+    /// Starts the shards and returns once all of them run; none accepts before [`begin`](Self::begin).
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn prepare(
+        core: &Arc<Core>,
+        limits: Limits,
+        tls: TlsAcceptor,
+        places: Vec<Place>,
+    ) -> io::Result<Self> {
         let count = places.len();
         let (mut outsides, mut insides) = (Vec::new(), Vec::new());
         for Place { core, listeners } in places {
+            let (beginner, begin) = oneshot::channel();
             let (sender, drain) = oneshot::channel();
             let (errand, errands) = mpsc::channel(RESCUED_MAX);
             let accepting = Arc::new(AtomicUsize::new(0));
@@ -117,11 +137,12 @@ impl Reception {
             outsides.push(Outside {
                 listeners: [https.try_clone()?, http.try_clone()?, rtsp.try_clone()?],
                 errands: errand,
+                begin: Some(beginner),
                 drain: Some(sender),
                 accepting: Arc::clone(&accepting),
                 retired: false,
             });
-            insides.push((core, Inside { listeners, errands, drain, accepting }));
+            insides.push((core, Inside { listeners, errands, begin, drain, accepting }));
         }
         let (ready, all_ready) = channel();
         let host = Arc::clone(core);
@@ -138,12 +159,14 @@ impl Reception {
             let ready = ready.clone();
             async move {
                 let desk = Rc::new(desk);
-                let mut taking_in = accept_all(&desk, inside.listeners, &inside.accepting);
-                taking_in.push(run_errands(&desk, inside.errands));
                 let _ = ready.send(());
-                // Cancelled: the reception was dropped, and no more connections are wanted either.
-                let _: Result<(), oneshot::Canceled> = inside.drain.await;
-                taking_in.iter().for_each(AbortHandle::abort);
+                // Cancelled: the reception was dropped, and no connections are wanted either.
+                if inside.begin.await.is_ok() {
+                    let mut taking_in = accept_all(&desk, inside.listeners, &inside.accepting);
+                    taking_in.push(run_errands(&desk, inside.errands));
+                    let _: Result<(), oneshot::Canceled> = inside.drain.await;
+                    taking_in.iter().for_each(AbortHandle::abort);
+                }
                 finish(&desk.shard).await;
             }
         })?;
@@ -151,6 +174,42 @@ impl Reception {
             all_ready.recv_timeout(START_MAX).map_err(io::Error::other)?;
         }
         Ok(Self { shards, core: Arc::clone(core), outsides })
+    }
+
+    /// Accepts connections from now on.
+    ///
+    /// # Errors
+    /// A shard did not get to it in time.
+    pub fn begin(&mut self) -> io::Result<()> {
+        self.outsides.iter_mut().filter_map(|o| o.begin.take()).for_each(|b| _ = b.send(()));
+        let all = SERVICES.len();
+        if self.accept_loops_become(|count| count == all, START_MAX) {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::TimedOut, "a shard does not accept"))
+    }
+
+    /// Accepts no more connections; what was accepted goes on. Those that wait in the queues stay there,
+    /// for whoever else accepts.
+    pub fn close(&mut self) {
+        // Never begun: then the shards end without having accepted.
+        self.outsides.iter_mut().for_each(|outside| outside.begin = None);
+        self.outsides.iter_mut().filter_map(|o| o.drain.take()).for_each(|d| _ = d.send(()));
+        if !self.accept_loops_become(|count| count == 0, CLOSE_MAX) {
+            tracing::warn!("a shard still accepts");
+        }
+    }
+
+    fn accept_loops_become(&self, wanted: impl Fn(usize) -> bool, longest: Duration) -> bool {
+        let deadline = now() + longest;
+        let counts = || self.outsides.iter().map(|o| o.accepting.load(Ordering::Relaxed));
+        while !counts().all(&wanted) {
+            if now() >= deadline {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
     }
 
     /// Takes a shard that stands still out of its group: what waits in its listeners' queues goes to
@@ -203,7 +262,7 @@ impl Reception {
     pub fn drain(&mut self) -> bool {
         tracing::info!("draining");
         let start = now();
-        self.outsides.iter_mut().filter_map(|o| o.drain.take()).for_each(|d| _ = d.send(()));
+        self.close();
         let mut left = self.shards.vitals().len();
         while left > 0 && now().since(start) < DRAIN_MAX {
             if self.shards.next_end(Duration::from_millis(50)).is_some() {

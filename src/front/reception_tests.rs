@@ -72,7 +72,7 @@ fn a_shard_that_stands_still_is_named_and_its_connections_are_served_by_the_othe
     std::thread::sleep(Duration::from_millis(50));
     let before: Vec<TcpStream> = (0..40).map(|_| request(http)).collect();
 
-    let mut watch = Watch::new(2);
+    let mut watch = Watch::new(2, Duration::from_secs(5));
     let named = loop {
         std::thread::sleep(Duration::from_millis(100));
         let vitals = reception.shards().vitals().iter();

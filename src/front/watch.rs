@@ -1,7 +1,7 @@
 //! Which shards stand still, judged by their beats. Pure.
 //!
-//! A shard that stands still names itself in the log within a second and costs the front its life after
-//! five: a new front takes over the listeners, and streams never notice.
+//! A shard that stands still is named in the log within a second, and costs the front its life when the
+//! configured time (`stall_ms`) is over: a new front takes over the listeners, and streams never notice.
 use std::time::Duration;
 
 use crate::shard::BEAT_EVERY;
@@ -9,9 +9,6 @@ use crate::time::Time;
 
 /// Silence after which a shard counts as stalled.
 const STALLED: Duration = Duration::from_millis(700);
-/// Silence after which it is given up.
-const LOST: Duration = Duration::from_secs(5);
-
 const _: () = assert!(BEAT_EVERY.as_millis() * 3 < STALLED.as_millis());
 
 /// What changed about a shard.
@@ -34,6 +31,8 @@ pub struct Pulse {
 /// What was known at the last look.
 pub struct Watch {
     shards: Vec<Known>,
+    /// Silence after which a shard is given up.
+    lost: Duration,
     last_look: Option<Time>,
 }
 
@@ -46,9 +45,10 @@ struct Known {
 }
 
 impl Watch {
-    pub fn new(shards: usize) -> Self {
+    /// `lost`: the silence after which a shard is given up.
+    pub fn new(shards: usize, lost: Duration) -> Self {
         let unknown = Known { beat: Time::ZERO, starved: Duration::ZERO, stalled: false };
-        Self { shards: vec![unknown; shards], last_look: None }
+        Self { shards: vec![unknown; shards], lost, last_look: None }
     }
 
     /// Compares the last beats with the time. If the looks themselves come late, the whole process or
@@ -67,7 +67,7 @@ impl Watch {
             };
             let verdict = match known.stalled {
                 _ if paused => None,
-                _ if silence >= LOST => Some(Verdict::Lost),
+                _ if silence >= self.lost => Some(Verdict::Lost),
                 false if silence >= STALLED => Some(Verdict::Stalled),
                 true if silence < STALLED => Some(Verdict::Recovered),
                 _ => None,
@@ -85,6 +85,8 @@ impl Watch {
 mod tests {
     use super::*;
 
+    const LOST: Duration = Duration::from_secs(5);
+
     fn at(ms: u64) -> Time {
         Time::from_millis(10_000 + ms)
     }
@@ -95,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_silent_shard_is_named_then_given_up() {
-        let mut watch = Watch::new(2);
+        let mut watch = Watch::new(2, LOST);
         let mut said = Vec::new();
         for ms in (0..=5_250).step_by(250) {
             said.extend(watch.look(&[pulse(0), pulse(ms)], at(ms)).into_iter().map(|v| (ms, v)));
@@ -107,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_shard_that_turns_again_has_recovered() {
-        let mut watch = Watch::new(1);
+        let mut watch = Watch::new(1, LOST);
         let mut said = Vec::new();
         for ms in (0..=3_000).step_by(250) {
             said.extend(watch.look(&[pulse(if ms < 2_000 { 0 } else { ms })], at(ms)));
@@ -117,17 +119,17 @@ mod tests {
 
     #[test]
     fn a_pause_of_the_machine_is_no_shards_fault() {
-        let mut watch = Watch::new(1);
+        let mut watch = Watch::new(1, LOST);
         assert!(watch.look(&[pulse(0)], at(0)).is_empty());
         assert!(watch.look(&[pulse(0)], at(60_000)).is_empty());
         assert!(watch.look(&[pulse(60_100)], at(60_250)).is_empty());
         let never = Pulse { beat: Time::ZERO, starved: Duration::ZERO };
-        assert!(Watch::new(1).look(&[never], at(60_000)).is_empty());
+        assert!(Watch::new(1, LOST).look(&[never], at(60_000)).is_empty());
     }
 
     #[test]
     fn a_shard_without_a_core_is_not_blamed() {
-        let mut watch = Watch::new(1);
+        let mut watch = Watch::new(1, LOST);
         for ms in (0..=6_000_u64).step_by(250) {
             let starved = Duration::from_millis(1_000 + ms.saturating_sub(200));
             assert!(watch.look(&[Pulse { starved, ..pulse(0) }], at(ms)).is_empty());

@@ -167,6 +167,15 @@ impl Host {
             && self.sessions.is_empty()
     }
 
+    /// Whether nothing is on its way that another front could not go on with: no pairing, and no launch
+    /// that is not a stream yet.
+    pub fn is_calm(&self) -> bool {
+        self.pairings.is_empty()
+            && self.storing.is_empty()
+            && self.erasing.is_empty()
+            && self.sessions.table().all(|(.., grant)| grant.is_none_or(|grant| !grant.pending()))
+    }
+
     pub fn sessions(&self) -> &Sessions {
         &self.sessions
     }
@@ -356,6 +365,8 @@ impl Host {
                 Ok(()) => return,
                 Err(text) => AdminAnswer::Error(text),
             },
+            // The supervisor's own.
+            AdminRequest::Upgrade => AdminAnswer::Error("The front cannot replace itself.".into()),
             AdminRequest::Status => AdminAnswer::Status(serde_json::json!({
                 "name": self.config.host_name,
                 "clients": self.clients.len(),

@@ -11,3 +11,4 @@ pub mod link;
 pub mod page;
 pub mod sheet;
 pub(crate) mod signals;
+pub mod stack;

@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::io::{AsyncRead, AsyncWrite};
+use futures_util::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use glommio::GlommioError;
-use glommio::net::{TcpListener, TcpStream};
+use glommio::net::TcpStream;
 use socket2::{Protocol, Socket, Type};
 
 use super::clock::{now, sleep_until};
@@ -45,7 +45,9 @@ pub struct ListenerEnded;
 
 /// A listening TCP socket on one shard.
 pub struct Listener {
-    inner: TcpListener,
+    fd: OwnedFd,
+    /// Waits for the next connection; None: was used up.
+    ready: Cell<Option<TcpStream>>,
     figures: Arc<ListenFigures>,
     logged: Cell<Time>,
 }
@@ -53,32 +55,37 @@ pub struct Listener {
 impl Listener {
     /// Takes a bound and listening socket; only within a shard.
     ///
-    /// The socket is shared with the supervisor and, during an upgrade, with another front. It must be
-    /// non-blocking for good: the runtime sets that mode around each accept and restores what was
-    /// before, and in between another front's accept could block its shard.
+    /// The socket is shared with the supervisor and, while one front follows another, with that front:
+    /// it must be non-blocking for good, or an accept that comes second would block its shard.
     pub fn new(fd: OwnedFd, figures: Arc<ListenFigures>) -> Self {
         let _ = rustix::io::ioctl_fionbio(&fd, true);
-        // SAFETY: the fd is owned here and given away; the listener closes it.
-        let inner = unsafe { TcpListener::from_raw_fd(fd.into_raw_fd()) };
-        Self { inner, figures, logged: Cell::new(Time::ZERO) }
+        let ready = Cell::new(waiting(&fd).ok());
+        Self { fd, ready, figures, logged: Cell::new(Time::ZERO) }
     }
 
     /// The next connection. Failures that concern one peer or pass by themselves are waited out.
+    ///
+    /// Dropping the future loses no connection: none is taken from the queue but by the call that
+    /// returns it. (The runtime's own accept is an operation of the ring, which may take a connection
+    /// after its future was dropped and then keeps it.)
     ///
     /// # Errors
     /// The listener was shut down, by this process or by one that shares it.
     pub async fn accept(&self) -> Result<Conn, ListenerEnded> {
         loop {
-            let error = match self.inner.accept().await {
-                Ok(stream) => match Conn::new(stream) {
-                    Ok(conn) => {
-                        self.figures.accepted.fetch_add(1, Ordering::Relaxed);
-                        return Ok(conn);
+            let taken = rustix::net::accept_with(&self.fd, rustix::net::SocketFlags::CLOEXEC);
+            let error = match taken.map_err(io::Error::from).and_then(Conn::adopt) {
+                Ok(conn) => {
+                    self.figures.accepted.fetch_add(1, Ordering::Relaxed);
+                    return Ok(conn);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    match self.readable().await {
+                        Ok(()) => continue,
+                        Err(error) => error,
                     }
-                    Err(error) => error,
-                },
-                Err(GlommioError::IoError(error)) => error,
-                Err(error) => io::Error::other(error.to_string()),
+                }
+                Err(error) => error,
             };
             match verdict(&error) {
                 Verdict::Ended => return Err(ListenerEnded),
@@ -94,6 +101,16 @@ impl Listener {
         }
     }
 
+    /// Waits until a connection may be there.
+    async fn readable(&self) -> io::Result<()> {
+        let mut ready = match self.ready.take() {
+            Some(ready) => ready,
+            None => waiting(&self.fd)?,
+        };
+        let _ = ready.read(&mut [0]).await;
+        Ok(())
+    }
+
     fn log(&self, error: &io::Error) {
         let now = now();
         if self.logged.get() == Time::ZERO || now.since(self.logged.get()) >= LOG_EVERY {
@@ -102,6 +119,14 @@ impl Listener {
             tracing::warn!(%error, count, "cannot accept connections; trying again every 50 ms");
         }
     }
+}
+
+/// Something that can be read, once, when a connection is there: the runtime waits for readiness only
+/// on behalf of a read. On a listener the read itself then fails.
+fn waiting(listener: &OwnedFd) -> io::Result<TcpStream> {
+    let fd = listener.try_clone()?;
+    // SAFETY: the fd is owned here and given away; the stream closes it.
+    Ok(unsafe { TcpStream::from_raw_fd(fd.into_raw_fd()) })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,7 +209,7 @@ pub fn revive(listener: &mut OwnedFd) -> io::Result<()> {
 }
 
 impl Conn {
-    /// Takes over a connection that another thread accepted; only within a shard.
+    /// Takes over an accepted connection, whose fd closes on exec; only within a shard.
     ///
     /// # Errors
     /// The peer is gone already.
@@ -194,10 +219,6 @@ impl Conn {
     }
 
     fn new(stream: TcpStream) -> io::Result<Self> {
-        // SAFETY: the stream owns the fd and outlives the borrow.
-        let fd = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
-        // Half of the runtime's ways to accept leave this flag unset.
-        rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?;
         let address = |e: GlommioError<()>| match e {
             GlommioError::IoError(error) => error,
             other => io::Error::other(other.to_string()),

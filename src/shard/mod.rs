@@ -78,13 +78,14 @@ impl Vitals {
         crate::time::Time(self.beat.load(Ordering::Relaxed))
     }
 
-    /// How long the shard's thread has been ready to run without a core to run on, since its start:
-    /// what the machine and not the shard is to blame for. Zero where the system does not tell.
+    /// As [`starved`], of the shard's thread.
     pub fn starved(&self) -> Duration {
-        let path = format!("/proc/self/task/{}/schedstat", self.thread.load(Ordering::Relaxed));
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let waited = text.split_ascii_whitespace().nth(1).and_then(|ns| ns.parse().ok());
-        Duration::from_nanos(waited.unwrap_or(0))
+        starved(self.thread())
+    }
+
+    /// The number of the shard's thread; zero: not running yet.
+    pub fn thread(&self) -> i32 {
+        self.thread.load(Ordering::Relaxed)
     }
 
     /// How late the beat's timer was served: how long any other timer or socket had to wait.
@@ -101,6 +102,15 @@ impl Vitals {
     pub fn tasks(&self) -> u64 {
         self.tasks.load(Ordering::Relaxed)
     }
+}
+
+/// How long a thread of this process has been ready to run without a core to run on, since its start:
+/// what the machine and not the thread is to blame for. Zero where the system does not tell.
+pub fn starved(thread: i32) -> Duration {
+    let path = format!("/proc/self/task/{thread}/schedstat");
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let waited = text.split_ascii_whitespace().nth(1).and_then(|ns| ns.parse().ok());
+    Duration::from_nanos(waited.unwrap_or(0))
 }
 
 impl Shard {

@@ -93,6 +93,13 @@ impl Admin {
         }
     }
 
+    /// What this visitor asked for takes longer.
+    pub fn be_patient(&mut self, id: u64, until: Instant) {
+        if let Some(visitor) = self.visitors.get_mut(&id) {
+            visitor.deadline = until;
+        }
+    }
+
     /// Ends the visits that have lasted too long.
     pub fn expire(&mut self, now: Instant) {
         let due = self.visitors.iter().filter(|(_, visitor)| visitor.deadline <= now);

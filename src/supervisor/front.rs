@@ -2,11 +2,14 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::evidence::{self, is_starved};
 use super::sockets::Sockets;
-use crate::ipc::{FrontBoot, FrontOrder, FrontReport, VERSION};
+use super::vigil::{Sign, Vigil};
+use crate::ipc::{FrontBoot, FrontFigures, FrontOrder, FrontReport, VERSION};
 use crate::proc::boot::{self, Spawn};
 use crate::proc::child::Child;
 use crate::proc::link::{Link, LinkError};
@@ -24,17 +27,24 @@ pub struct Front {
     pub started: Instant,
     /// It has said that all its shards accept connections.
     pub serving: bool,
+    /// The version of its program, once it has said so.
+    pub program: String,
+    /// It has let go of the listeners for its successor.
+    pub yielded: bool,
     /// When it was told to finish.
     pub draining: Option<Instant>,
     killed: bool,
     orders: VecDeque<FrontOrder>,
     /// Where it writes what it has done.
     pub sheet: Arc<Sheet>,
+    vigil: Vigil,
+    /// Time that its main thread had had on a core at the last look, ns.
+    ran: u64,
 }
 
 impl Front {
     /// Starts one. Call from the thread that lives on: the front dies with it.
-    pub fn start(boot: &FrontBoot, sockets: &Sockets) -> io::Result<Self> {
+    pub fn start(program: &Path, boot: &FrontBoot, sockets: &Sockets) -> io::Result<Self> {
         let (ours, theirs) = Link::pair()?;
         let mut fds = vec![theirs.as_fd()];
         fds.extend(sockets.fds());
@@ -48,16 +58,20 @@ impl Front {
             output: None,
             oom_score_adj: 0,
         };
-        let child = boot::spawn(&how, boot)?;
+        let child = boot::spawn_from(program, &how, boot)?;
         let mut front = Self {
             child,
             link: ours,
             started: Instant::now(),
             serving: false,
+            program: String::new(),
+            yielded: false,
             draining: None,
             killed: false,
             orders: VecDeque::new(),
             sheet: Arc::new(sheet),
+            vigil: Vigil::default(),
+            ran: 0,
         };
         front.order(FrontOrder::Hello { version: VERSION });
         Ok(front)
@@ -111,10 +125,56 @@ impl Front {
         }
     }
 
+    /// Its end was this side's will.
+    pub fn was_killed(&self) -> bool {
+        self.killed
+    }
+
     /// Ends it now.
     pub fn kill(&mut self) {
         self.killed = true;
         self.child.kill();
+    }
+
+    /// Looks at it if a look is due: how long it has given no sign of life. None: not judged now.
+    pub fn look(&mut self, now: Instant) -> Option<Duration> {
+        if !self.is_watched() || self.vigil.due().is_some_and(|due| now < due) {
+            return None;
+        }
+        let figures: Option<FrontFigures> = self.sheet.read();
+        let starved = is_starved(self.child.pid(), &mut self.ran);
+        Some(self.vigil.look(Sign { written_ns: figures.map(|f| f.written_ns), starved }, now))
+    }
+
+    /// When it is to be looked at again.
+    pub fn look_due(&self) -> Option<Instant> {
+        self.is_watched().then(|| self.vigil.due().unwrap_or(self.started))
+    }
+
+    /// It serves and is to go on.
+    pub fn is_in_charge(&self) -> bool {
+        self.serving && self.draining.is_none() && !self.killed
+    }
+
+    /// A front that finishes has a deadline of its own.
+    fn is_watched(&self) -> bool {
+        self.is_in_charge() && !self.yielded
+    }
+
+    /// All that can be said of it without asking it.
+    pub fn evidence(&self) -> String {
+        let mut text = evidence::threads(self.child.pid());
+        let Some(figures) = self.sheet.read::<FrontFigures>() else { return text };
+        let FrontFigures { written_ns, calls_waiting, shards, counters, .. } = figures;
+        text += &format!("figures: written_ns={written_ns} calls_waiting={calls_waiting}\n");
+        for (shard, s) in shards.iter().enumerate() {
+            let (beat, tasks) = (s.beat_ns, s.tasks);
+            text += &format!("  shard {shard}: beat_ns={beat} tasks={tasks} panics={}\n", s.panics);
+        }
+        for counter in counters.iter().filter(|counter| counter.value > 0) {
+            text += &format!("  {}={}\n", counter.name, counter.value);
+        }
+        text
     }
 
     /// When a front that was told to finish has had its time.

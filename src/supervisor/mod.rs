@@ -6,7 +6,9 @@
 mod admin;
 mod cgroup;
 mod directory;
+mod evidence;
 mod front;
+mod image;
 mod notify;
 mod orphans;
 mod run;
@@ -14,6 +16,8 @@ mod session;
 mod signals;
 mod sockets;
 mod start;
+mod succession;
+mod vigil;
 mod words;
 
 pub use start::{Options, main};

@@ -10,11 +10,14 @@ use rustix::process::{Pid, WaitId, WaitIdOptions};
 
 use super::admin::Admin;
 use super::directory::RuntimeDirectory;
+use super::evidence::Evidence;
 use super::front::{Backoff, Front};
+use super::image::Image;
 use super::notify::Notify;
 use super::session::{Remains, Session};
 use super::signals::{self, Signal, Signals};
 use super::sockets::Sockets;
+use super::succession::{Cause, Succession};
 use super::words::Words;
 use crate::ipc::{
     AdminAnswer, AdminRequest, FrontBoot, FrontOrder, FrontReport, SessionId, SessionSpec,
@@ -28,6 +31,8 @@ const STOP_GRACE: Duration = Duration::from_millis(3_500);
 const STOP_LIMIT: Duration = Duration::from_millis(4_500);
 /// How often logs are bounded and remains are removed, while there are any.
 const TICK: Duration = Duration::from_secs(1);
+/// An upgraded front that dies earlier is replaced by one of the program before.
+const PROVEN_AFTER: Duration = Duration::from_secs(60);
 /// Fronts that die one after another before any has served: the start has failed.
 const FAILED_STARTS_MAX: u32 = 3;
 /// Reports taken from the front in a row before others have their turn.
@@ -39,12 +44,25 @@ pub struct Supervisor {
     pub runtime: RuntimeDirectory,
     pub sockets: Sockets,
     pub boot: FrontBoot,
+    pub evidence: Evidence,
     pub admin: Admin,
     pub words: Words,
     /// Reads the configuration again; in words why it cannot be used.
     pub reload: Box<dyn Fn() -> Result<crate::config::Config, String>>,
     pub sessions: BTreeMap<SessionId, Session>,
+    /// The program's file as it was called at the start.
+    pub program: std::path::PathBuf,
+    /// What fronts and sessions are started from, and what they were started from before.
+    pub image: Image,
+    pub fallback: Option<Image>,
+    /// The one in charge.
     pub front: Option<Front>,
+    /// The one that is to follow it.
+    pub succession: Option<Succession>,
+    /// The one that was in charge and finishes.
+    pub leaving: Option<Front>,
+    /// The configuration has changed again while a front was being replaced.
+    pub reload_again: bool,
     pub backoff: Backoff,
     pub front_due: Option<Instant>,
     pub failed_starts: u32,
@@ -70,12 +88,20 @@ impl Stop {
     }
 }
 
+/// Which front.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    InCharge,
+    Heir,
+    Leaving,
+}
+
 /// Whose fd is ready.
 #[derive(Clone, Copy)]
 enum Ready {
     Signals,
-    FrontLink,
-    FrontProcess,
+    FrontLink(Role),
+    FrontProcess(Role),
     Session(SessionId),
     AdminListener,
     Visitor(u64),
@@ -89,8 +115,8 @@ impl Supervisor {
             for ready in self.wait() {
                 match ready {
                     Ready::Signals => self.hear_signals(),
-                    Ready::FrontLink => self.hear_front(),
-                    Ready::FrontProcess => self.front_ended(),
+                    Ready::FrontLink(role) => self.hear_front(role),
+                    Ready::FrontProcess(role) => self.some_front_ended(role),
                     Ready::Session(id) => self.session_ended(id),
                     Ready::AdminListener => self.admin.welcome(Instant::now()),
                     Ready::Visitor(id) => self.hear_visitor(id),
@@ -98,7 +124,7 @@ impl Supervisor {
             }
             self.pass_time(Instant::now());
             if let Some(stop) = self.stop {
-                if self.front.is_none() && self.sessions.is_empty() {
+                if self.fronts().is_empty() && self.sessions.is_empty() {
                     return self.leave(ExitCode::SUCCESS);
                 }
                 if Instant::now() >= stop.since + STOP_LIMIT {
@@ -122,10 +148,10 @@ impl Supervisor {
             fds.push(PollFd::from_borrowed_fd(fd, flags));
         };
         watch(Ready::Signals, self.signals.as_fd(), PollFlags::IN);
-        if let Some(front) = &self.front {
+        for (role, front) in self.fronts() {
             let behind = if front.is_behind() { PollFlags::OUT } else { PollFlags::empty() };
-            watch(Ready::FrontLink, front.link.as_fd(), PollFlags::IN | behind);
-            watch(Ready::FrontProcess, front.child.as_fd(), PollFlags::IN);
+            watch(Ready::FrontLink(role), front.link.as_fd(), PollFlags::IN | behind);
+            watch(Ready::FrontProcess(role), front.child.as_fd(), PollFlags::IN);
         }
         for (id, session) in &self.sessions {
             watch(Ready::Session(*id), session.as_fd(), PollFlags::IN);
@@ -163,6 +189,9 @@ impl Supervisor {
             self.front_due,
             busy.then_some(self.next_tick),
             self.front.as_ref().and_then(Front::drain_deadline),
+            self.front.as_ref().and_then(Front::look_due),
+            self.leaving.as_ref().and_then(Front::drain_deadline),
+            self.succession.as_ref().map(Succession::deadline),
             self.stop.map(Stop::deadline),
             self.notify.deadline(),
         ]
@@ -181,12 +210,14 @@ impl Supervisor {
         if self.front_due.is_some_and(|due| due <= now) {
             self.start_front();
         }
-        if let Some(front) = &mut self.front {
+        for front in self.front.iter_mut().chain(&mut self.leaving) {
             front.flush();
             if front.drain_deadline().is_some_and(|deadline| deadline <= now) {
                 front.kill();
             }
         }
+        self.hurry_succession(now);
+        self.watch_front(now);
         if self.stop.is_some_and(|stop| !stop.killed && now >= stop.deadline()) {
             self.kill_all();
         }
@@ -204,6 +235,7 @@ impl Supervisor {
             match signal {
                 Signal::Child => self.reap_orphans(),
                 Signal::Reload => self.reload(),
+                Signal::Upgrade => self.upgrade(None),
                 Signal::Stop if self.stop.is_none() => self.stop(),
                 Signal::Stop => self.kill_all(),
             }
@@ -215,8 +247,9 @@ impl Supervisor {
         let mut last = None;
         while let Some(pid) = signals::ended_child().filter(|pid| last.replace(*pid) != Some(*pid))
         {
-            if self.front.as_ref().is_some_and(|front| front.child.pid() == pid) {
-                self.front_ended();
+            let role = self.fronts().into_iter().find(|(_, front)| front.child.pid() == pid);
+            if let Some((role, _)) = role {
+                self.some_front_ended(role);
             } else if let Some(id) = self.sessions.iter().find(|s| s.1.pid() == pid).map(|s| *s.0) {
                 self.session_ended(id);
             } else if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
@@ -232,6 +265,7 @@ impl Supervisor {
         self.notify.tell("STOPPING=1\nSTATUS=stopping");
         self.board.note(|known| known.stopping = true);
         self.front_due = None;
+        self.give_up_succession("the host is being stopped");
         self.words.stopping(self.sessions.len());
         if let Some(front) = &mut self.front {
             front.drain(now);
@@ -245,14 +279,18 @@ impl Supervisor {
         if let Some(stop) = &mut self.stop {
             stop.killed = true;
         }
-        if let Some(front) = &mut self.front {
+        for front in self.front.iter_mut().chain(&mut self.leaving) {
             front.kill();
         }
         self.sessions.values().for_each(Session::kill);
     }
 
     /// Takes a changed configuration over by replacing the front; running streams go on.
-    fn reload(&mut self) {
+    pub(super) fn reload(&mut self) {
+        if self.succession.is_some() || self.leaving.is_some() {
+            self.reload_again = true;
+            return;
+        }
         let fresh = match (self.reload)() {
             Ok(fresh) => fresh,
             Err(error) => return self.words.not_reloaded(&error),
@@ -272,15 +310,18 @@ impl Supervisor {
             let words = "ports, directories and control cores change only with a restart";
             return self.words.not_reloaded(words);
         }
-        let ports = now.ports;
-        self.boot.config = crate::config::Config { ports, ..fresh };
-        self.words.reloaded();
-        if let Some(front) = &mut self.front {
-            front.drain(Instant::now());
+        let config = crate::config::Config { ports: now.ports, ..fresh };
+        let before = Box::new(std::mem::replace(&mut self.boot.config, config));
+        if self.front.is_none() {
+            // The next one starts with it.
+            return self.words.reloaded();
         }
-        let seats = self.boot.config.limits.sessions;
-        self.board.note(|known| known.seats = seats);
-        self.show_front();
+        let boot = FrontBoot { succeeds: true, ..self.boot.clone() };
+        let earlier = before.clone();
+        if let Err(reason) = self.succeed(Cause::Reload { before }, &boot) {
+            self.boot.config = *earlier;
+            self.words.not_reloaded(&reason);
+        }
     }
 
     /// Removes every trace; the lock goes last.
@@ -307,10 +348,26 @@ impl Supervisor {
 
     // Front -----------------------------------------------------------------------------------
 
-    fn start_front(&mut self) {
+    /// All fronts there are.
+    fn fronts(&self) -> Vec<(Role, &Front)> {
+        let heir = self.succession.as_ref().map(|succession| (Role::Heir, &succession.heir));
+        let front = self.front.as_ref().map(|front| (Role::InCharge, front));
+        let leaving = self.leaving.as_ref().map(|front| (Role::Leaving, front));
+        front.into_iter().chain(heir).chain(leaving).collect()
+    }
+
+    fn front_as(&mut self, role: Role) -> Option<&mut Front> {
+        match role {
+            Role::InCharge => self.front.as_mut(),
+            Role::Heir => self.succession.as_mut().map(|succession| &mut succession.heir),
+            Role::Leaving => self.leaving.as_mut(),
+        }
+    }
+
+    pub(super) fn start_front(&mut self) {
         self.front_due = None;
         self.sockets.revive();
-        match Front::start(&self.boot, &self.sockets) {
+        match Front::start(self.image.path(), &self.boot, &self.sockets) {
             // It finds the sessions that run by itself, in their directories.
             Ok(front) => {
                 self.front = Some(front);
@@ -324,6 +381,19 @@ impl Supervisor {
         }
     }
 
+    fn some_front_ended(&mut self, role: Role) {
+        match role {
+            Role::InCharge => self.front_ended(),
+            Role::Heir => self.heir_ended(),
+            Role::Leaving => self.leaver_ended(),
+        }
+        if self.leaving.is_none() && self.succession.is_none() && self.stop.is_none() {
+            if std::mem::take(&mut self.reload_again) {
+                self.reload();
+            }
+        }
+    }
+
     fn front_ended(&mut self) {
         let Some(exit) = self.front.as_mut().and_then(|front| front.child.try_reap()) else {
             return;
@@ -333,37 +403,86 @@ impl Supervisor {
         // What it said before it went still counts, but a session for nobody is not started.
         while let Some(report) = front.report() {
             if !matches!(report, FrontReport::Spawn { .. }) {
-                self.obey(report);
+                self.obey(Role::InCharge, report);
             }
         }
         if self.stop.is_some() {
             return;
         }
         let now = Instant::now();
-        if front.draining.is_some() {
+        if self.succession.is_some() {
+            return self.take_over();
+        }
+        if front.draining.is_some() || front.yielded {
             self.front_due = Some(now);
             return;
         }
         let wait = self.backoff.after(now.duration_since(front.started));
+        if !front.was_killed() {
+            let pid = front.child.pid();
+            self.evidence.keep("front", pid, &format!("ended: {exit}"), &front.evidence());
+        }
         tracing::error!(%exit, restart_ms = wait.as_millis(), "the front has ended");
+        if now.duration_since(front.started) < PROVEN_AFTER
+            && let Some(image) = self.fallback.take()
+        {
+            tracing::error!("the upgrade is taken back: the program before it is started again");
+            self.image = image;
+        }
         self.front_due = Some(now + wait);
         if !self.words.has_served() {
             self.failed_starts += 1;
         }
     }
 
-    fn hear_front(&mut self) {
+    /// Replaces a front that stands still. Its sessions, and the listeners, do not notice.
+    fn watch_front(&mut self, now: Instant) {
+        let limit = Duration::from_millis(self.boot.config.limits.stall_ms);
+        let Some(front) = &mut self.front else { return };
+        let Some(silence) = front.look(now).filter(|silence| *silence >= limit) else { return };
+        let (pid, silence_ms) = (front.child.pid(), silence.as_millis());
+        let reason = format!("no sign of life for {silence_ms} ms: killed");
+        let evidence = self.evidence.keep("front", pid, &reason, &front.evidence());
+        let evidence = evidence.display();
+        tracing::error!(pid, silence_ms, %evidence, "the front stands still: killed");
+        front.kill();
+    }
+
+    fn hear_front(&mut self, role: Role) {
         for _ in 0..REPORTS_IN_A_ROW {
-            let Some(report) = self.front.as_mut().and_then(Front::report) else { break };
-            self.obey(report);
+            let Some(report) = self.front_as(role).and_then(Front::report) else { break };
+            let takes_over = role == Role::Heir && matches!(report, FrontReport::Serving);
+            self.obey(role, report);
+            if takes_over {
+                break;
+            }
         }
     }
 
-    fn obey(&mut self, report: FrontReport) {
+    pub(super) fn obey(&mut self, role: Role, report: FrontReport) {
         match report {
-            FrontReport::Hello { version, pid } => {
-                tracing::debug!(version, pid, "the front says hello");
+            FrontReport::Hello { version, pid, program } => {
+                tracing::debug!(version, pid, program, "a front says hello");
+                if let Some(front) = self.front_as(role) {
+                    front.program = program;
+                }
             }
+            FrontReport::Prepared if role == Role::Heir => self.heir_prepared(),
+            FrontReport::Serving if role == Role::Heir => self.heir_serves(),
+            FrontReport::Failed { reason } => {
+                if let Some(succession) = self.succession.as_mut().filter(|_| role == Role::Heir) {
+                    succession.fails(reason);
+                }
+            }
+            FrontReport::Yielded => {
+                if let Some(front) = self.front_as(role) {
+                    front.yielded = true;
+                }
+                if role == Role::InCharge {
+                    self.take_over();
+                }
+            }
+            FrontReport::Prepared => {}
             FrontReport::Serving => {
                 if let Some(front) = &mut self.front {
                     front.serving = true;
@@ -385,7 +504,7 @@ impl Supervisor {
     }
 
     /// For the operators: the front as it is now.
-    fn show_front(&self) {
+    pub(super) fn show_front(&self) {
         let seen = self.front.as_ref().map(|front| FrontSeen {
             pid: front.child.pid(),
             serving: front.serving,
@@ -395,9 +514,17 @@ impl Supervisor {
         self.board.note(|known| known.front = seen);
     }
 
-    fn tell_front(&mut self, order: FrontOrder) {
+    pub(super) fn tell_front(&mut self, order: FrontOrder) {
         if let Some(front) = &mut self.front {
             front.order(order);
+        }
+    }
+
+    /// Tells all that care for sessions: while one front follows another, each has calls of its own.
+    fn tell_fronts(&mut self, order: &FrontOrder) {
+        let heir = self.succession.as_mut().filter(|s| s.is_taking()).map(|s| &mut s.heir);
+        for front in self.front.iter_mut().chain(&mut self.leaving).chain(heir) {
+            front.order(order.clone());
         }
     }
 
@@ -412,7 +539,7 @@ impl Supervisor {
         } else if self.sessions.len() >= SESSIONS_MAX {
             Err(format!("there are {SESSIONS_MAX} sessions already"))
         } else {
-            Session::start(&self.runtime, spec)
+            Session::start(self.image.path(), &self.runtime, spec)
         };
         match result {
             Ok(session) => {
@@ -424,12 +551,12 @@ impl Supervisor {
                     known.sessions_started += 1;
                     known.sessions.insert(id, pid);
                 });
-                self.tell_front(FrontOrder::SessionSpawned { session: id, socket });
+                self.tell_fronts(&FrontOrder::SessionSpawned { session: id, socket });
             }
             Err(reason) => {
                 tracing::error!(session = %id, reason, "the session was not started");
                 self.board.note(|known| known.sessions_not_started += 1);
-                self.tell_front(FrontOrder::SessionNotSpawned { session: id, reason });
+                self.tell_fronts(&FrontOrder::SessionNotSpawned { session: id, reason });
             }
         }
     }
@@ -438,7 +565,7 @@ impl Supervisor {
         let Some(status) = self.sessions.get_mut(&id).and_then(Session::try_reap) else { return };
         let Some(session) = self.sessions.remove(&id) else { return };
         let mut except: BTreeSet<u32> = self.sessions.values().map(Session::pid).collect();
-        except.extend(self.front.as_ref().map(|front| front.child.pid()));
+        except.extend(self.fronts().into_iter().map(|(_, front)| front.child.pid()));
         let (last_words, mut remains) = session.bury(&except);
         let well = status == "exit 0";
         self.board.note(|known| {
@@ -455,7 +582,7 @@ impl Supervisor {
             self.remains.push(remains);
             self.next_tick = Instant::now() + Duration::from_millis(50);
         }
-        self.tell_front(FrontOrder::SessionExited { session: id, status, last_words });
+        self.tell_fronts(&FrontOrder::SessionExited { session: id, status, last_words });
     }
 
     // Admin -----------------------------------------------------------------------------------
@@ -465,6 +592,12 @@ impl Supervisor {
         if request == AdminRequest::Status {
             let status = self.words.status(&self.board.known());
             return self.admin.answer(id, &AdminAnswer::Status(status));
+        }
+        if request == AdminRequest::Upgrade {
+            return self.upgrade(Some(id));
+        }
+        if let Some(succession) = self.succession.as_mut().filter(|s| s.is_taking()) {
+            return succession.hold(id, request);
         }
         match &mut self.front {
             Some(front) => front.order(FrontOrder::Admin { id, request }),

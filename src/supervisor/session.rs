@@ -44,20 +44,24 @@ pub struct Remains {
 }
 
 impl Session {
-    /// Makes its directory and starts its process.
+    /// Makes its directory and starts its process from a file of this program.
     ///
     /// # Errors
     /// In words for the client and the operator. Nothing is left behind then.
-    pub fn start(runtime: &RuntimeDirectory, spec: SessionSpec) -> Result<Self, String> {
+    pub fn start(
+        program: &Path,
+        runtime: &RuntimeDirectory,
+        spec: SessionSpec,
+    ) -> Result<Self, String> {
         let id = spec.id;
         let (path, lock) = runtime.make_session(id).map_err(|error| error.to_string())?;
-        Self::spawn(&path, &lock, spec).map_err(|error| {
+        Self::spawn(program, &path, &lock, spec).map_err(|error| {
             directory::remove(&path);
             format!("the session's process could not be started: {error}")
         })
     }
 
-    fn spawn(path: &Path, lock: &OwnedFd, spec: SessionSpec) -> io::Result<Self> {
+    fn spawn(program: &Path, path: &Path, lock: &OwnedFd, spec: SessionSpec) -> io::Result<Self> {
         let id = spec.id;
         let listener = Link::listen(&socket(path))?;
         let log = directory::open_log(&log(path))?;
@@ -69,7 +73,8 @@ impl Session {
             output: Some(log),
             oom_score_adj: 200,
         };
-        let child = boot::spawn(&how, &SessionBoot { spec, directory: path.to_owned() })?;
+        let child =
+            boot::spawn_from(program, &how, &SessionBoot { spec, directory: path.to_owned() })?;
         // Lets the next supervisor find it.
         std::fs::write(path.join("pid"), child.pid().to_string())?;
         let cgroup = Cgroup::hold(id, child.pid());

@@ -11,11 +11,13 @@ pub enum Signal {
     Stop,
     /// SIGHUP: read the configuration again.
     Reload,
+    /// SIGUSR2: go over to the program on disk.
+    Upgrade,
     /// SIGCHLD: some child has ended.
     Child,
 }
 
-/// SIGTERM, SIGINT, SIGHUP and SIGCHLD, blocked and readable here instead.
+/// SIGTERM, SIGINT, SIGHUP, SIGUSR2 and SIGCHLD, blocked and readable here instead.
 pub struct Signals {
     fd: OwnedFd,
 }
@@ -27,7 +29,8 @@ impl Signals {
         // SAFETY: sigemptyset initialises the set; the other calls read it or write nothing.
         unsafe {
             libc::sigemptyset(set.as_mut_ptr());
-            for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGCHLD] {
+            let ours = [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGUSR2, libc::SIGCHLD];
+            for signal in ours {
                 libc::sigaddset(set.as_mut_ptr(), signal);
             }
             if libc::sigprocmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut()) != 0 {
@@ -56,6 +59,7 @@ impl Signals {
         match i32::try_from(number) {
             Ok(libc::SIGCHLD) => Some(Signal::Child),
             Ok(libc::SIGHUP) => Some(Signal::Reload),
+            Ok(libc::SIGUSR2) => Some(Signal::Upgrade),
             _ => Some(Signal::Stop),
         }
     }

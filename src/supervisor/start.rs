@@ -10,7 +10,9 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::admin::Admin;
 use super::directory::{DirectoryError, RuntimeDirectory, make_private};
+use super::evidence::Evidence;
 use super::front::Backoff;
+use super::image::Image;
 use super::notify::Notify;
 use super::run::Supervisor;
 use super::session::Session;
@@ -102,23 +104,34 @@ fn start(options: Options) -> Result<Option<Supervisor>, String> {
     let mut words = Words::new(began, &config, &probe, facts);
     let board = board(&config, &words, &sessions);
     answer_operators(config.metrics, &board, &mut words);
+    let evidence = Evidence::new(&config.state_dir);
     let boot = FrontBoot {
         version: VERSION,
         config,
         shards,
         door_ipv6: sockets.door_ipv6,
         encoders: probe.unwrap_or_default(),
+        succeeds: false,
     };
+    // As it is called now: what is there later is what an upgrade goes over to.
+    let program = std::env::current_exe().map_err(|error| format!("/proc: {error}"))?;
     Ok(Some(Supervisor {
         signals,
         runtime,
         sockets,
         boot,
+        evidence,
         admin,
         words,
         reload: options.reload,
         sessions,
+        program,
+        image: Image::own(),
+        fallback: None,
         front: None,
+        succession: None,
+        leaving: None,
+        reload_again: false,
         backoff: Backoff::new(),
         front_due: None,
         failed_starts: 0,

@@ -294,6 +294,14 @@ impl Words {
         eprintln!("moonshard: the configuration was not changed: {why}");
     }
 
+    pub fn upgraded(&self, text: &str) {
+        say(&format!("{text}\n"));
+    }
+
+    pub fn not_upgraded(&self, why: &str) {
+        eprintln!("moonshard: not upgraded: {why}");
+    }
+
     pub fn start_failed(&self) {
         eprintln!(
             "moonshard: cannot start: the front ends before it serves; its messages are above.\n\

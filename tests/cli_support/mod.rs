@@ -54,7 +54,12 @@ impl Place {
 
     /// The program, in this place.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_moonshard"));
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_moonshard")), arguments)
+    }
+
+    /// The same with a program of the test's own.
+    pub fn command_of(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command
             .args(arguments)
             .env("XDG_RUNTIME_DIR", self.dir.path().join("run"))
