@@ -8,6 +8,7 @@
 
 mod arguments;
 mod attack;
+mod census;
 mod compare;
 mod control;
 mod figures;
@@ -34,6 +35,7 @@ const EXIT_ERROR: u8 = 2;
 const EXIT_NO_STREAM: u8 = 3;
 
 fn main() -> ExitCode {
+    open_all_files();
     let result = match Arguments::parse().command {
         Command::Play(wanted) => return play_once(&wanted),
         Command::Handshake(handshake) => handshake.run(),
@@ -60,4 +62,11 @@ fn play_once(wanted: &arguments::Play) -> ExitCode {
         print!("{}", report.table());
     }
     if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_UNCLEAN) }
+}
+
+/// Many shells let a process open 1024 files and allow it to ask for more.
+fn open_all_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
