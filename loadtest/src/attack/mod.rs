@@ -3,6 +3,7 @@ pub mod pack;
 mod renegotiation;
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,6 +11,7 @@ use clap::Args;
 use serde_json::json;
 
 use self::pack::{Configs, Kind};
+use crate::figures::save_json;
 use crate::figures::slo::Slo;
 use crate::handshake::load::Pace;
 use crate::handshake::{Client, explain, positive, progress, resolve, seconds, tls};
@@ -44,6 +46,9 @@ pub struct Attack {
     pub slo: Option<Slo>,
     #[arg(long)]
     pub json: bool,
+    /// Write the same object to a file, whatever is printed
+    #[arg(long, value_name = "FILE")]
+    pub save_json: Option<PathBuf>,
 }
 
 impl Attack {
@@ -76,12 +81,13 @@ impl Attack {
         let after = honest("after", self.beside)?;
         let (goals, met) = self.slo.clone().unwrap_or_default().judge(&during);
         let ends = ends.json();
+        let honest =
+            json!({ "before": before.json(), "during": during.json(), "after": after.json() });
+        let all = json!({ "target": self.target, "kind": format!("{:?}", self.kind),
+            "connections": self.connections, "attack": ends, "honest": honest,
+            "slo": goals, "met": met });
+        save_json(self.save_json.as_deref(), &all)?;
         if self.json {
-            let honest = json!({ "before": before.json(), "during": during.json(),
-                "after": after.json() });
-            let all = json!({ "target": self.target, "kind": format!("{:?}", self.kind),
-                "connections": self.connections, "attack": ends, "honest": honest,
-                "slo": goals, "met": met });
             println!("{all:#}");
         } else {
             for (what, numbers) in [("before", &before), ("during", &during), ("after", &after)] {

@@ -18,6 +18,7 @@ use self::load::{IN_FLIGHT_MAX, Load, Pace};
 use self::tls::Version;
 use crate::figures::numbers::{Numbers, write_hdr_log};
 use crate::figures::plot;
+use crate::figures::save_json;
 use crate::figures::slo::Slo;
 
 /// How a connection looks; the same for every subcommand.
@@ -105,6 +106,9 @@ pub struct Handshake {
     pub slo: Option<Slo>,
     #[arg(long)]
     pub json: bool,
+    /// Write the same object to a file, whatever is printed
+    #[arg(long, value_name = "FILE")]
+    pub save_json: Option<PathBuf>,
     #[arg(long)]
     pub hdr_log: Option<PathBuf>,
     /// Latency against load, an SVG
@@ -140,9 +144,11 @@ impl Handshake {
             reports.push(report);
             steps.push(numbers);
         }
+        let report = json!({ "target": self.target, "steps": reports, "met": all });
         if self.json {
-            println!("{:#}", json!({ "target": self.target, "steps": reports, "met": all }));
+            println!("{report:#}");
         }
+        save_json(self.save_json.as_deref(), &report)?;
         if let Some(file) = &self.hdr_log {
             write_hdr_log(file, &steps).map_err(|error| of_file(file, &error))?;
         }
