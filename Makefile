@@ -65,13 +65,13 @@ loadtest: packages rust ## Measure a host of its own, or the one at HOST (APP, P
 bench: packages rust ## Benchmarks
 	cargo bench --locked -p moonshard -p moonshard-bench
 
-soak: packages rust ## 8 clients come and go CYCLES times each, then the long simulations (SEED)
+soak: packages rust ## 500 short streams with faults, 8 at a time, then the long simulations (SEED, CYCLES)
 	cargo build --release --locked --workspace
 	export $(HARNESS)
 	echo "SEED=$(SEED)"
 	loadtest/scripts/with-host.sh target/soak bash -c '"$$LOADTEST" play --host "$$HTTP" \
 	  --app "Test pattern" --pin-via-admin --moonshard "$$MOONSHARD" --pattern-check --clients 8 \
-	  --mode 320x180x15 --bitrate 1000 --cycles $(CYCLES) --seed $(SEED) --save-json target/soak/play.json'
+	  --scenario soak --mode 320x180x15 --bitrate 1000 --cycles $(CYCLES) --seed $(SEED) --save-json target/soak/play.json'
 	env -u SEED MOONSHARD_SOAK=1 SEEDS=10000 cargo test --release --locked --workspace --no-fail-fast
 
 # The compiler's own coverage, so that the toolchain of the build suffices.

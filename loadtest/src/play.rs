@@ -54,6 +54,8 @@ pub enum PlayError {
     Control(#[from] ControlError),
     #[error(transparent)]
     Video(#[from] VideoError),
+    #[error("a soak disturbs a moonshard of this machine: add --pin-via-admin")]
+    NeedsAdmin,
     #[error("sound: {0}")]
     Sound(std::io::Error),
     #[error("{}: {error}", path.display())]

@@ -340,6 +340,10 @@ fn refusals_say_why_and_start_nothing() {
     let unsaved = host.stranger("a", PATTERN).with(&picture).refused();
     assert!(unsaved.contains("/none/picture.png: No such file"), "{unsaved}");
 
+    let soak = ["--clients", "2", "--scenario", "soak"];
+    let unarmed = host.stranger("a", PATTERN).with(&soak).refused();
+    assert!(unarmed.contains("add --pin-via-admin"), "{unarmed}");
+
     let no_app = host.client("a", "Solitaire").refused();
     assert!(
         no_app.contains("no app called \"Solitaire\"; it has: Desktop, Test pattern"),

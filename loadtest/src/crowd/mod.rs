@@ -1,6 +1,7 @@
 //! `play --clients`: many Moonlight clients that come and go by a seeded plan, each with its own identity,
 //! and what must hold when all are gone: every visit streamed or was refused with a reason, nobody saw
 //! another's picture, nothing is left.
+mod faults;
 pub mod plan;
 pub mod summary;
 
@@ -9,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use self::plan::{End, RESTART_AFTER, Scenario, Visit, plan};
+use self::plan::{End, Fault, RESTART_AFTER, Scenario, Visit, plan};
 use self::summary::{CrowdReport, Outcome, Row};
 use crate::admin::{host_pid, sessions};
 use crate::arguments::Play;
@@ -46,6 +47,9 @@ pub fn play(wanted: &Play, told: &(dyn Fn(String) + Sync)) -> Result<CrowdReport
         aws_lc_rs::rand::fill(&mut bytes).expect("the system has randomness");
         u32::from_le_bytes(bytes).into()
     });
+    if wanted.scenario == Scenario::Soak && !wanted.pin_via_admin {
+        return Err(PlayError::NeedsAdmin);
+    }
     let visits = plan(wanted.scenario, clients, wanted.cycles, seed);
     told(format!("seed {seed}: {clients} clients, {:?}", wanted.scenario));
     let places: Vec<Play> = (0..clients).map(|number| seat_of(wanted, number)).collect();
@@ -87,6 +91,9 @@ pub fn play(wanted: &Play, told: &(dyn Fn(String) + Sync)) -> Result<CrowdReport
     let mut report = CrowdReport::new(wanted.scenario, seed, rows, left);
     report.host_before = held_before;
     report.host_after = root.map(|root| holdings(&tree(root)));
+    if wanted.scenario == Scenario::Soak {
+        report.judge_growth();
+    }
     Ok(report)
 }
 
@@ -163,7 +170,8 @@ impl Seat<'_> {
             End::TakenOver => UNTIL_TAKEN_OVER,
             _ => visit.stream.as_secs_f64(),
         };
-        wanted.tone_check = visit.stream >= TONE_WAIT;
+        wanted.tone_check = visit.stream >= TONE_WAIT && visit.fault.is_none();
+        wanted.allow_loss |= visit.fault.is_some();
         let resumes = match self.host.running() {
             Ok(app) => app == self.app,
             Err(error) => return self.note(visit, Outcome::of(error.into()), None, told),
@@ -172,7 +180,20 @@ impl Seat<'_> {
             *known = Known::new();
         }
         self.streaming.fetch_add(1, Ordering::Relaxed);
-        let played = stream(&wanted, &self.host, self.app, resumes, wanted.mode, known.before);
+        let played = std::thread::scope(|scope| {
+            if let Some(fault) = visit.fault {
+                let wanted = &wanted;
+                scope.spawn(move || {
+                    told(format!("client {}: {fault:?}", self.number));
+                    let program = wanted.moonshard_program();
+                    if let Err(why) = faults::strike(&program, &wanted.state_dir(), fault) {
+                        let why = Outcome::Broken(format!("{fault:?}: {why}"));
+                        self.note(Visit { may_break: false, ..visit }, why, None, told);
+                    }
+                });
+            }
+            stream(&wanted, &self.host, self.app, resumes, wanted.mode, known.before)
+        });
         self.streaming.fetch_sub(1, Ordering::Relaxed);
         let (outcome, report) = match played {
             Ok(report) => {
@@ -182,7 +203,10 @@ impl Seat<'_> {
             Err(error) => (Outcome::of(error), None),
         };
         self.note(visit, outcome, report, told);
-        if visit.end == End::Quit
+        if visit.fault == Some(Fault::KillSession) {
+            // Whatever comes next is a new app.
+            *known = Known::new();
+        } else if visit.end == End::Quit
             && let Err(error) = self.host.cancel()
         {
             self.note(visit, Outcome::Broken(format!("quit: {error}")), None, told);
@@ -194,6 +218,12 @@ impl Seat<'_> {
             return match report.ended_by_host {
                 true => Outcome::TakenOver,
                 false => Outcome::Broken("nothing took the stream over".into()),
+            };
+        }
+        if visit.fault == Some(Fault::KillSession) {
+            return match report.ended_by_host {
+                true => Outcome::Disturbed("its session was killed, and it was told".into()),
+                false => Outcome::Broken("its session was killed, and it was not told".into()),
             };
         }
         let counted = f64::from(report.pattern.last.unwrap_or(0));

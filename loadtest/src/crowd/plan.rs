@@ -16,6 +16,20 @@ pub enum Scenario {
     Takeover,
     /// All stream; --restart-command runs; all come back
     Restart,
+    /// Each launches, streams for a second and quits, again and again; in a third of the visits the client
+    /// vanishes, or an encoder or session of the host on this machine is stopped or killed. Needs
+    /// --pin-via-admin
+    Soak,
+}
+
+/// What is done to the host during a visit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The encoder stands still: the host must put another in its place.
+    StopEncoder,
+    KillEncoder,
+    /// The client must be told; the app dies with it.
+    KillSession,
 }
 
 /// How a visit ends.
@@ -39,6 +53,7 @@ pub struct Visit {
     pub end: End,
     /// The host is disturbed meanwhile: the stream need not live.
     pub may_break: bool,
+    pub fault: Option<Fault>,
 }
 
 /// When `--restart-command` runs.
@@ -60,6 +75,7 @@ pub fn plan(scenario: Scenario, clients: u16, cycles: u16, seed: u64) -> Vec<Vec
                     visit(0, dice.between(1_000, 3_000), End::TakenOver),
                     visit(0, 3_000, End::Quit),
                 ],
+                Scenario::Soak => soak(cycles, &mut dice),
                 Scenario::Restart => {
                     let first = Visit { may_break: true, ..visit(0, 6_000, End::Leave) };
                     vec![first, visit(2_000, 3_000, End::Quit)]
@@ -83,9 +99,24 @@ fn churn(cycles: u16, dice: &mut Dice) -> Vec<Visit> {
     (1..=cycles).map(one).collect()
 }
 
+fn soak(cycles: u16, dice: &mut Dice) -> Vec<Visit> {
+    let one = |number| {
+        let (idle, roll) = (dice.between(0, 1_000), dice.between(0, 11));
+        let hurt = |fault| Visit { fault: Some(fault), ..visit(idle, 5_000, End::Quit) };
+        match roll {
+            0 => hurt(Fault::StopEncoder),
+            1 => hurt(Fault::KillEncoder),
+            2 => hurt(Fault::KillSession),
+            3 if number < cycles => visit(idle, 1_000, End::Vanish),
+            _ => visit(idle, 1_000, End::Quit),
+        }
+    };
+    (1..=cycles).map(one).collect()
+}
+
 fn visit(idle_ms: u64, stream_ms: u64, end: End) -> Visit {
     let (idle, stream) = (Duration::from_millis(idle_ms), Duration::from_millis(stream_ms));
-    Visit { idle, stream, end, may_break: false }
+    Visit { idle, stream, end, may_break: false, fault: None }
 }
 
 /// Numbers that follow from a seed. Source: Vigna, splitmix64.

@@ -12,6 +12,11 @@ use crate::report::Report;
 
 /// Reasons that are kept of each client.
 const REASONS_MAX: usize = 20;
+/// What a host may grow by in a visit, and once by what it learns at first.
+const GROWTH_KIB_MAX: u64 = 10;
+const GROWTH_ONCE_KIB: u64 = 4096;
+/// Threads that a kernel or runtime may start and keep.
+const THREADS_MORE: u64 = 2;
 /// Between two lines of progress.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
@@ -125,6 +130,27 @@ impl CrowdReport {
             clean: why.is_empty(),
             unclean_because: why,
         }
+    }
+
+    /// Holds what the host kept against what it had.
+    pub fn judge_growth(&mut self) {
+        let Some((before, after)) = self.host_before.zip(self.host_after) else { return };
+        let visits = self.clients.iter().map(|row| row.streamed + row.disturbed).sum::<u64>();
+        let grown = after.resident_kib.saturating_sub(before.resident_kib);
+        if grown > GROWTH_KIB_MAX * visits + GROWTH_ONCE_KIB {
+            self.blame(format!("the host grew by {grown} KiB in {visits} visits"));
+        }
+        if after.files > before.files {
+            self.blame(format!("{} files stay open", after.files - before.files));
+        }
+        if after.threads > before.threads + THREADS_MORE {
+            self.blame(format!("{} threads stay", after.threads - before.threads));
+        }
+    }
+
+    fn blame(&mut self, why: String) {
+        self.clean = false;
+        self.unclean_because.push(why);
     }
 
     /// The table for people.
