@@ -29,6 +29,8 @@ PIN ?=
 SECONDS_EACH ?= 10
 SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 CYCLES ?= 64
+# Seconds of fuzzing.
+TIME ?= 30
 RESULTS := target/loadtest
 HARNESS = LOADTEST=$(CURDIR)/target/release/moonshard-loadtest MOONSHARD=$(CURDIR)/target/release/moonshard
 

@@ -275,6 +275,11 @@ fn decode(mut decoder: Decoder, frames: &Queue<ReceivedFrame>, seen: &Mutex<Seen
         }
         seen.lock().expect("no thread panics").undecoded = decoder.undecoded() as u64;
     }
+    let rest = decoder.rest();
+    let mut seen = seen.lock().expect("no thread panics");
+    let now = Instant::now();
+    rest.into_iter().for_each(|picture| look(picture, now, &mut seen));
+    seen.undecoded = decoder.undecoded() as u64;
 }
 
 fn look(picture: Picture, now: Instant, seen: &mut Seen) {
