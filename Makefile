@@ -22,12 +22,17 @@ RUST := 1.92
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 APT := $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get
 
-# What the harness is told: make loadtest HOST=192.168.1.20 APP="Test pattern" TIME=60
-HOST ?= 127.0.0.1
+# What the harness is told: make loadtest HOST=192.168.1.20 APP="Test pattern"
+HOST ?=
 APP ?= Test pattern
+PIN ?=
+SECONDS_EACH ?= 10
+SEED := $(or $(SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
+CYCLES ?= 64
+# Seconds of fuzzing.
 TIME ?= 30
-PLAY = cargo run --release --locked -p moonshard-loadtest -- \
-  play --host "$(HOST)" --app "$(APP)" --pin-via-admin
+RESULTS := target/loadtest
+HARNESS = LOADTEST=$(CURDIR)/target/release/moonshard-loadtest MOONSHARD=$(CURDIR)/target/release/moonshard
 
 COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
@@ -50,14 +55,26 @@ check: packages rust ## Format, lints and the tests of the pure ring; seconds wh
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo test --no-default-features --lib --locked
 
-loadtest: packages rust ## Play one stream from a running host (HOST, APP, TIME)
-	$(PLAY) --seconds $(TIME)
+loadtest: packages rust ## Measure a host of its own, or the one at HOST (APP, PIN); report in target/loadtest
+	cargo build --release --locked --workspace
+	export $(HARNESS) APP="$(APP)" PIN="$(PIN)" SECONDS_EACH="$(SECONDS_EACH)" SEED=$(SEED)
+	if [ -n "$(HOST)" ]; then
+	  ATTACK=no HTTP="$(HOST):47989" HTTPS="$(HOST):47984" loadtest/scripts/measure.sh $(RESULTS)
+	else
+	  LOCAL=yes loadtest/scripts/with-host.sh $(RESULTS) loadtest/scripts/measure.sh $(RESULTS)
+	fi
 
 bench: packages rust ## Benchmarks
 	cargo bench --locked -p moonshard -p moonshard-bench
 
-soak: packages rust ## Play from a running host for an hour
-	$(PLAY) --seconds 3600
+soak: packages rust ## 500 short streams with faults, 8 at a time, then the long simulations (SEED, CYCLES)
+	cargo build --release --locked --workspace
+	export $(HARNESS)
+	echo "SEED=$(SEED)"
+	loadtest/scripts/with-host.sh target/soak bash -c '"$$LOADTEST" play --host "$$HTTP" \
+	  --app "Test pattern" --pin-via-admin --moonshard "$$MOONSHARD" --pattern-check --clients 8 \
+	  --scenario soak --mode 320x180x15 --bitrate 1000 --cycles $(CYCLES) --seed $(SEED) --save-json target/soak/play.json'
+	env -u SEED MOONSHARD_SOAK=1 SEEDS=10000 cargo test --release --locked --workspace --no-fail-fast
 
 # The compiler's own coverage, so that the toolchain of the build suffices.
 fuzz: packages rust ## Fuzz one parser (TARGET, TIME); without TARGET: their names

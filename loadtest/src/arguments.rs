@@ -2,6 +2,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::crowd::plan::Scenario;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A Moonlight client that measures a GameStream host.
@@ -58,7 +59,7 @@ pub enum Switch {
     Off,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(args_override_self = true)]
 pub struct Play {
     /// Name or address, with the HTTP port if it is not 47989
@@ -140,12 +141,34 @@ pub struct Play {
     /// Vanish without a goodbye
     #[arg(long)]
     pub drop: bool,
+    /// That many clients, each with an identity of its own, come and go by a seeded plan
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64),
+          conflicts_with_all = ["keep", "drop", "quit", "resume_mode", "save_frame", "type"])]
+    pub clients: Option<u16>,
+    #[arg(long, value_enum, default_value_t = Scenario::Churn, requires = "clients")]
+    pub scenario: Scenario,
+    /// Visits of each client in the scenario churn
+    #[arg(long, default_value_t = 3, requires = "clients",
+          value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub cycles: u16,
+    /// The same seed makes the same plan [default: a random one, which is told]
+    #[arg(long, requires = "clients")]
+    pub seed: Option<u64>,
+    /// What the scenario restart runs in a shell while all stream
+    #[arg(long, value_name = "COMMAND", requires = "clients")]
+    pub restart_command: Option<String>,
+    /// Whether a pattern must be heard too.
+    #[arg(skip = true)]
+    pub tone_check: bool,
     /// Lost frames do not make a run unclean
     #[arg(long)]
     pub allow_loss: bool,
     /// Print one JSON object instead of a table
     #[arg(long)]
     pub json: bool,
+    /// Write the same object to a file, whatever is printed
+    #[arg(long, value_name = "FILE")]
+    pub save_json: Option<PathBuf>,
 }
 
 impl Play {

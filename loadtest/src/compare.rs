@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::handshake::{Amount, Client, name, progress};
+use crate::handshake::{Amount, Client, explain, name, progress};
 
 /// The same load on two servers in turn (A B A B): medians and their ratio
 #[derive(Args, Debug)]
@@ -46,6 +46,7 @@ impl Compare {
         let mut reports = [Vec::new(), Vec::new()];
         let times = (self.amount.warmup, self.amount.seconds);
         let pace = self.amount.paces()[0];
+        let mut answered = true;
         for round in 1..=self.rounds {
             let sides = [("A", &self.a, self.pid_a), ("B", &self.b, self.pid_b)];
             for ((side, target, pid), reports) in sides.into_iter().zip(&mut reports) {
@@ -56,6 +57,7 @@ impl Compare {
                 if !self.json {
                     print!("{}", numbers.table(&title));
                 }
+                answered &= explain(target, &numbers);
                 reports.push(numbers.json());
             }
         }
@@ -77,7 +79,7 @@ impl Compare {
                 println!("{what:<32}{:>12}{:>12}{:>8}", text("a"), text("b"), text("ratio"));
             }
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(if answered { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 

@@ -3,7 +3,6 @@
 //! Source: moonlight-qt app/backend/nvhttp.cpp, app/backend/nvpairingmanager.cpp.
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use moonshard::proto::crypto::Hash;
@@ -12,6 +11,7 @@ use moonshard::proto::pairing::{ClientAttempt, ClientError, Pin, client_certific
 use moonshard::proto::secret::SessionKey;
 use moonshard::proto::x509::Certificate;
 
+use crate::admin::{AdminError, ask};
 use crate::http::{Answer, HttpError, Secure, escape, get};
 use crate::identity::{Identity, IdentityError};
 
@@ -38,8 +38,20 @@ pub enum HostError {
     Pairing(String),
     #[error("the host has no app called {wanted:?}; it has: {known}")]
     App { wanted: String, known: String },
-    #[error("`moonshard pair` fails: {0}")]
-    Admin(String),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error("the host's `moonshard pair` shows no pairing of this client: is it the host of {0}?")]
+    NotThere(SocketAddr),
+}
+
+impl HostError {
+    /// The host's own words, if it has refused for a reason that it tells.
+    pub fn refusal(&self) -> Option<&str> {
+        match self {
+            Self::Http(HttpError::Refused { message, .. }) if !message.is_empty() => Some(message),
+            _ => None,
+        }
+    }
 }
 
 impl From<ClientError> for HostError {
@@ -170,6 +182,7 @@ impl Host {
         answer.field("sessionUrl0").ok_or(HostError::Silent("sessionUrl0"))
     }
 
+    /// Ends this client's app.
     pub fn cancel(&self) -> Result<(), HostError> {
         self.secure.get(&format!("/cancel?uniqueid={UNIQUE_ID}"), USUAL)?;
         Ok(())
@@ -210,7 +223,7 @@ fn pair(http: SocketAddr, own: &Identity, entry: &PinEntry) -> Result<Certificat
             let known = pending(program)?;
             let answer = std::thread::scope(|scope| {
                 let waiting = scope.spawn(|| phase(&first, PIN_WAIT));
-                enter(program, &known, &digits)?;
+                enter(http, program, &known, &digits)?;
                 waiting.join().expect("the request does not panic").map_err(HostError::from)
             })?;
             (pin, answer)
@@ -239,32 +252,25 @@ fn pair(http: SocketAddr, own: &Identity, entry: &PinEntry) -> Result<Certificat
 
 /// Ids of the pairings that wait for their PIN.
 fn pending(program: &Path) -> Result<Vec<String>, HostError> {
-    let admin = |what: String| HostError::Admin(what);
-    let output = Command::new(program)
-        .args(["pair", "--json"])
-        .output()
-        .map_err(|error| admin(format!("{}: {error}", program.display())))?;
-    let list: serde_json::Value = serde_json::from_slice(&output.stdout)
-        .map_err(|_| admin(String::from_utf8_lossy(&output.stderr).trim().to_owned()))?;
-    let entries = list.as_array().ok_or_else(|| admin(list.to_string()))?;
+    let list = ask(program, &["pair"])?;
+    let entries = list.as_array().map(Vec::as_slice).unwrap_or_default();
     Ok(entries.iter().filter_map(|entry| entry["id"].as_str().map(escape)).collect())
 }
 
 /// Waits until the pairing appears and gives it its PIN.
-fn enter(program: &Path, known: &[String], digits: &str) -> Result<(), HostError> {
+fn enter(
+    http: SocketAddr,
+    program: &Path,
+    known: &[String],
+    digits: &str,
+) -> Result<(), HostError> {
     let deadline = Instant::now() + USUAL;
-    loop {
+    while Instant::now() < deadline {
         if let Some(id) = pending(program)?.iter().find(|id| !known.contains(id)) {
-            let output = Command::new(program)
-                .args(["pair", id, digits])
-                .output()
-                .map_err(|error| HostError::Admin(error.to_string()))?;
-            let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return if output.status.success() { Ok(()) } else { Err(HostError::Admin(text)) };
-        }
-        if Instant::now() > deadline {
-            return Err(HostError::Admin("it shows no pairing of this client".into()));
+            ask(program, &["pair", id, digits])?;
+            return Ok(());
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+    Err(HostError::NotThere(http))
 }

@@ -21,11 +21,14 @@ const CONNECT_WAIT: Duration = Duration::from_secs(10);
 /// The host did not answer, or not with what was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
-    #[error("{address} cannot be reached: {error}")]
+    #[error("{address} cannot be reached: {error}; does the host run, and is this its port?")]
     Unreachable { address: SocketAddr, error: std::io::Error },
-    #[error("{address} does not answer {path}: {error}")]
+    #[error("{address} does not answer {path}: {error}; is it a GameStream host?")]
     Silent { address: SocketAddr, path: String, error: std::io::Error },
-    #[error("{address} answers {path} with something that is not HTTP")]
+    #[error(
+        "{address} answers {path} with something that is not GameStream's HTTP; is this the host's \
+         HTTP port (47989 unless changed)?"
+    )]
     Malformed { address: SocketAddr, path: String },
     #[error("{address} refuses {path}: {code} {message}")]
     Refused { address: SocketAddr, path: String, code: String, message: String },

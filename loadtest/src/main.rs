@@ -6,10 +6,13 @@
 //! objective, 2 for wrong usage or an error.
 #![deny(unsafe_code)]
 
+mod admin;
 mod arguments;
 mod attack;
+mod census;
 mod compare;
 mod control;
+mod crowd;
 mod figures;
 mod handshake;
 mod host;
@@ -34,7 +37,9 @@ const EXIT_ERROR: u8 = 2;
 const EXIT_NO_STREAM: u8 = 3;
 
 fn main() -> ExitCode {
+    open_all_files();
     let result = match Arguments::parse().command {
+        Command::Play(wanted) if wanted.clients.is_some() => return play_crowd(&wanted),
         Command::Play(wanted) => return play_once(&wanted),
         Command::Handshake(handshake) => handshake.run(),
         Command::Attack(attack) => attack.run(),
@@ -54,10 +59,42 @@ fn play_once(wanted: &arguments::Play) -> ExitCode {
             return ExitCode::from(EXIT_NO_STREAM);
         }
     };
+    tell(wanted, &serde_json::json!(report), &report.table(), report.is_clean())
+}
+
+fn play_crowd(wanted: &arguments::Play) -> ExitCode {
+    let report = match crowd::play(wanted, &|line| eprintln!("{line}")) {
+        Ok(report) => report,
+        Err(error) => {
+            eprintln!("moonshard-loadtest: {error}");
+            return ExitCode::from(EXIT_NO_STREAM);
+        }
+    };
+    tell(wanted, &serde_json::json!(report), &report.table(), report.clean)
+}
+
+/// Prints and saves what came of it; the exit code.
+fn tell(
+    wanted: &arguments::Play,
+    report: &serde_json::Value,
+    table: &str,
+    clean: bool,
+) -> ExitCode {
     if wanted.json {
-        println!("{}", serde_json::json!(report));
+        println!("{report}");
     } else {
-        print!("{}", report.table());
+        print!("{table}");
     }
-    if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_UNCLEAN) }
+    if let Err(error) = figures::save_json(wanted.save_json.as_deref(), report) {
+        eprintln!("moonshard-loadtest: {error}");
+        return ExitCode::from(EXIT_ERROR);
+    }
+    if clean { ExitCode::SUCCESS } else { ExitCode::from(EXIT_UNCLEAN) }
+}
+
+/// Many shells let a process open 1024 files and allow it to ask for more.
+fn open_all_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }

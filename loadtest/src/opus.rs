@@ -1,4 +1,5 @@
-//! Opus multistream decoding through libopus.
+//! Opus multistream decoding through libopus. The host's `audio` has a decoder too, which its pure ring,
+//! all that is shared with it, cannot hold: libopus is no part of that.
 #![expect(unsafe_code, reason = "libopus is a C library")]
 use std::ffi::c_int;
 

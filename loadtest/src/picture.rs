@@ -13,6 +13,8 @@ use gstreamer_video::prelude::*;
 const ELEMENTS: [&str; 2] = ["avdec_h264", "openh264dec"];
 /// How long a picture may take on a busy machine.
 const WAIT: gst::ClockTime = gst::ClockTime::from_mseconds(500);
+/// And the last ones, after a busy stream.
+const REST: gst::ClockTime = gst::ClockTime::from_seconds(3);
 
 /// No decoder, or one that failed.
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +132,19 @@ impl Decoder {
             Some(message) => Err(DecodeError::Broken(format!("{:?}", message.view()))),
             None => Ok(pictures),
         }
+    }
+
+    /// Waits for the pictures that are still to come, when no more frames are.
+    pub fn rest(&mut self) -> Vec<Picture> {
+        let mut pictures = Vec::new();
+        while !self.waiting.is_empty()
+            && let Some(sample) = self.sink.try_pull_sample(REST)
+            && let Some(picture) = picture(&sample)
+        {
+            self.waiting.remove(&picture.frame);
+            pictures.push(picture);
+        }
+        pictures
     }
 
     /// Frames that gave no picture.

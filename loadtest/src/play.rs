@@ -26,12 +26,14 @@ use crate::identity::{Identity, IdentityError};
 use crate::report::{Findings, Header, Report};
 use crate::rtsp::{Handshake, RtspError, Settled};
 use crate::sound::Sound;
-use crate::video::{Video, VideoError};
+use crate::video::{Before, Video, VideoError};
 
 const AUDIO_PACKET_MS: u8 = 5;
 /// A frame must come within this time.
 const FIRST_FRAME_WAIT: Duration = Duration::from_secs(15);
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
+/// Presses without an answer, so that the colours of the answer tell how many were answered.
+const OWED_MAX: usize = 2;
 const KEY_HELD: Duration = Duration::from_millis(30);
 const TYPE_AFTER: Duration = Duration::from_secs(1);
 const TYPE_EVERY: Duration = Duration::from_millis(20);
@@ -52,6 +54,8 @@ pub enum PlayError {
     Control(#[from] ControlError),
     #[error(transparent)]
     Video(#[from] VideoError),
+    #[error("a soak disturbs a moonshard of this machine: add --pin-via-admin")]
+    NeedsAdmin,
     #[error("sound: {0}")]
     Sound(std::io::Error),
     #[error("{}: {error}", path.display())]
@@ -60,18 +64,12 @@ pub enum PlayError {
 
 /// Plays as asked; the report tells whether it was clean.
 pub fn play(wanted: &Play) -> Result<Report, PlayError> {
-    let family = match (wanted.ipv4, wanted.ipv6) {
-        (true, _) => Family::V4,
-        (_, true) => Family::V6,
-        _ => Family::Any,
-    };
-    let address = resolve(&wanted.host, family)?;
-    let identity = Identity::load_or_make(&wanted.state_dir())?;
-    let pin = match &wanted.pin {
-        Some(digits) => Pin::parse(digits).map(|pin| PinEntry::ByHand(pin, digits.clone())),
-        None => wanted.pin_via_admin.then(|| PinEntry::Admin(wanted.moonshard_program())),
-    };
-    let host = Host::reach(address, &identity, pin.as_ref())?;
+    if let Some(path) = &wanted.save_frame {
+        // Better now than after the stream.
+        let made = std::fs::File::create(path);
+        made.map_err(|error| PlayError::Save { path: path.clone(), error })?;
+    }
+    let host = reach(wanted)?;
     let app = host.app(&wanted.app)?;
     let resumes = host.running()? == app;
     let played = both(wanted, &host, app, resumes);
@@ -84,21 +82,40 @@ pub fn play(wanted: &Play) -> Result<Report, PlayError> {
     played
 }
 
+/// The host, paired with the identity of the state directory.
+pub fn reach(wanted: &Play) -> Result<Host, PlayError> {
+    let family = match (wanted.ipv4, wanted.ipv6) {
+        (true, _) => Family::V4,
+        (_, true) => Family::V6,
+        _ => Family::Any,
+    };
+    let address = resolve(&wanted.host, family)?;
+    let identity = Identity::load_or_make(&wanted.state_dir())?;
+    let pin = match &wanted.pin {
+        Some(digits) => Pin::parse(digits).map(|pin| PinEntry::ByHand(pin, digits.clone())),
+        None => wanted.pin_via_admin.then(|| PinEntry::Admin(wanted.moonshard_program())),
+    };
+    Ok(Host::reach(address, &identity, pin.as_ref())?)
+}
+
 fn both(wanted: &Play, host: &Host, app: i32, resumes: bool) -> Result<Report, PlayError> {
-    let mut report = stream(wanted, host, app, resumes, wanted.mode)?;
+    let mut report = stream(wanted, host, app, resumes, wanted.mode, Before::default())?;
     if let Some(mode) = wanted.resume_mode {
-        report.resumed = Some(Box::new(stream(wanted, host, app, true, mode)?));
+        let before = report.before;
+        report.resumed = Some(Box::new(stream(wanted, host, app, true, mode, before)?));
     }
     Ok(report)
 }
 
-/// One launch or resume, one handshake, one stream.
-fn stream(
+/// One launch or resume, one handshake, one stream. `before`: what an earlier one of this session has
+/// shown.
+pub fn stream(
     wanted: &Play,
     host: &Host,
     app: i32,
     resume: bool,
     mode: Mode,
+    before: Before,
 ) -> Result<Report, PlayError> {
     let mut key = SessionKey([0; 16]);
     aws_lc_rs::rand::fill(&mut key.0).expect("the system has randomness");
@@ -136,7 +153,8 @@ fn stream(
         encrypted_video: announced.encryption & encryption::VIDEO != 0,
         encrypted_audio: announced.encryption & encryption::AUDIO != 0,
     };
-    let running = Running::start(wanted, host.http, &settled, &key, rikeyid, launched)?;
+    let link = Link { key: &key, rikeyid, launched, before };
+    let running = Running::start(wanted, host.http, &settled, link)?;
     running.run(wanted, mode, header)
 }
 
@@ -176,6 +194,14 @@ fn announce(wanted: &Play, to: SocketAddr, mode: Mode, port: u16, bits: u32) -> 
     }
 }
 
+/// What a stream is opened with beyond the handshake's answers.
+struct Link<'a> {
+    key: &'a SessionKey,
+    rikeyid: i32,
+    launched: Instant,
+    before: Before,
+}
+
 struct Running {
     control: Control,
     video: Video,
@@ -188,10 +214,9 @@ impl Running {
         wanted: &Play,
         to: SocketAddr,
         settled: &Settled,
-        key: &SessionKey,
-        rikeyid: i32,
-        launched: Instant,
+        link: Link<'_>,
     ) -> Result<Self, PlayError> {
+        let Link { key, rikeyid, launched, before } = link;
         let announced = &settled.announced;
         let layout = settled.describe.layout(wanted.channels, Quality::Normal);
         let layout: Layout = layout.ok_or(RtspError::Channels(wanted.channels))?;
@@ -212,8 +237,8 @@ impl Running {
             key: has(encryption::VIDEO).then(|| key.clone()),
             invalidation: announced.reference_invalidation,
         };
-        let video =
-            Video::start(at(settled.video.port), settled.video.payload, &parameters, launched)?;
+        let (port, payload) = (settled.video.port, settled.video.payload);
+        let video = Video::start(at(port), payload, &parameters, launched, before)?;
         Ok(Self { control, video, sound, launched })
     }
 
@@ -235,7 +260,7 @@ impl Running {
                 end = Instant::now() + Duration::from_secs_f64(wanted.seconds);
             }
             if let Some(first) = first {
-                keys.work(&mut self.control, first, answer_changed);
+                keys.work(&mut self.control, &self.video, first, answer_changed);
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -290,6 +315,7 @@ impl Running {
             let saved = picture.save(path);
             saved.map_err(|error| PlayError::Save { path: path.clone(), error })?;
         }
+        report.ended_by_host = ended.is_some();
         if ended.is_some() {
             report.blame(report.termination.clone());
         }
@@ -339,13 +365,21 @@ fn judge(wanted: &Play, report: &mut Report) {
         if pattern.backwards > 0 {
             report.blame(format!("the pattern went backwards {} times", pattern.backwards));
         }
+        if pattern.foreign_colours > 0 {
+            report.blame(format!(
+                "the pattern's colour changed {} times without a key press of this client",
+                pattern.foreign_colours
+            ));
+        }
         match report.audio_hz {
+            _ if !wanted.tone_check => {}
             Some(hz) if (hz - TONE_HZ).abs() <= TONE_TOLERANCE_HZ => {}
             Some(hz) => report.blame(format!("the tone has {hz} Hz instead of {TONE_HZ} Hz")),
             None => report.blame("the tone is not heard"),
         }
     }
-    if wanted.input_every.is_some() {
+    // Of a crowd, the colours tell whether presses arrive; how fast is a question of the machine.
+    if wanted.input_every.is_some() && wanted.clients.is_none() {
         if report.input_unanswered > 0 {
             report.blame(format!("{} key presses were not answered", report.input_unanswered));
         } else if report.input_round_trip_ms.is_none() {
@@ -380,7 +414,13 @@ impl Keys {
         }
     }
 
-    fn work(&mut self, control: &mut Control, first: Instant, changed: Option<Instant>) {
+    fn work(
+        &mut self,
+        control: &mut Control,
+        video: &Video,
+        first: Instant,
+        changed: Option<Instant>,
+    ) {
         let now = Instant::now();
         if now < first + TYPE_AFTER {
             return;
@@ -406,6 +446,13 @@ impl Keys {
                 self.pressed = None;
             }
         } else if self.release_at.is_none() && self.next_press.is_none_or(|next| now >= next) {
+            let mut seen = video.seen.lock().expect("no thread panics");
+            if seen.colours.owed > OWED_MAX {
+                return;
+            }
+            // Before it is sent: its answer may come at once.
+            seen.colours.owed += 1;
+            drop(seen);
             self.next_press = Some(now + every);
             self.release_at = Some(now + KEY_HELD);
             self.pressed = Some(now);

@@ -5,7 +5,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::sound::Heard;
-use crate::video::Seen;
+use crate::video::{Before, Seen};
 
 /// Percentiles of a set of measurements, milliseconds.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -42,6 +42,8 @@ pub struct Pattern {
     pub readable: u64,
     pub unreadable: u64,
     pub backwards: u64,
+    /// Changes of its colour that no key press of this client explains.
+    pub foreign_colours: u64,
 }
 
 /// One stream from launch to end.
@@ -83,6 +85,12 @@ pub struct Report {
     pub termination: String,
     pub clean: bool,
     pub unclean_because: Vec<String>,
+    /// It said so, or let the connection go.
+    #[serde(skip)]
+    pub ended_by_host: bool,
+    /// What the next stream of this session has to go on from.
+    #[serde(skip)]
+    pub before: Before,
     /// The second stream, after a resume.
     pub resumed: Option<Box<Report>>,
 }
@@ -155,10 +163,13 @@ impl Report {
                 readable: seen.counter.readable,
                 unreadable: seen.counter.unreadable,
                 backwards: seen.counter.backwards,
+                foreign_colours: seen.colours.foreign,
             },
             termination: findings.termination.clone(),
             clean: true,
             unclean_because: Vec::new(),
+            ended_by_host: false,
+            before: Before { colours: seen.colours, counter: seen.counter.last },
             resumed: None,
         }
     }

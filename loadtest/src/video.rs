@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use moonshard::proto::pattern::{answer_field, answer_of, read_counter};
+use moonshard::proto::pattern::{ANSWERS, answer_field, answer_of, read_counter};
 use moonshard::proto::ping::{Payload, Ping};
 use moonshard::proto::video::{
     Event, FrameKind, ReceivedFrame, Receiver, ReceiverParameters, Request, Statistics,
@@ -47,8 +47,16 @@ pub struct Seen {
     pub size: (u32, u32),
     pub counter: Counter,
     pub answer: Option<usize>,
+    pub colours: Colours,
     pub answer_changed: Option<Instant>,
     pub picture: Option<Picture>,
+}
+
+/// What this client saw of the session before; the stream must go on from there.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Before {
+    pub colours: Colours,
+    pub counter: Option<u32>,
 }
 
 /// The pattern's counter, as it was read back.
@@ -60,6 +68,38 @@ pub struct Counter {
     pub unreadable: u64,
     pub readable: u64,
     pub backwards: u64,
+}
+
+/// The colour of the pattern's answer field. Only a key press moves it, one step each: what own presses
+/// do not explain is another's picture, or another's key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Colours {
+    /// None: not known yet, the first one seen is taken.
+    pub shown: Option<usize>,
+    /// Own presses that no picture has shown yet.
+    pub owed: usize,
+    /// Changes that no press explains.
+    pub foreign: u64,
+    last: Option<usize>,
+}
+
+impl Colours {
+    /// Those of a session that has just started.
+    pub fn fresh() -> Self {
+        Self { shown: Some(0), ..Self::default() }
+    }
+
+    /// A colour counts once two pictures in a row show it: one alone may be half drawn.
+    fn see(&mut self, colour: usize) {
+        if self.last.replace(colour) != Some(colour) {
+            return;
+        }
+        let before = *self.shown.get_or_insert(colour);
+        let steps = (colour + ANSWERS.len() - before) % ANSWERS.len();
+        self.foreign += u64::from(steps > self.owed);
+        self.owed = self.owed.saturating_sub(steps);
+        self.shown = Some(colour);
+    }
 }
 
 impl Default for Seen {
@@ -82,6 +122,7 @@ impl Default for Seen {
             size: (0, 0),
             counter: Counter::default(),
             answer: None,
+            colours: Colours::default(),
             answer_changed: None,
             picture: None,
         }
@@ -97,19 +138,22 @@ pub struct Video {
 }
 
 impl Video {
-    /// Starts to ping and to receive. `start` is the origin of arrival times.
+    /// Starts to ping and to receive. `start` is the origin of arrival times, `before` what an earlier
+    /// stream of the session has shown.
     pub fn start(
         to: SocketAddr,
         payload: Option<Payload>,
         parameters: &ReceiverParameters,
         start: Instant,
+        before: Before,
     ) -> Result<Self, VideoError> {
         let socket = udp(to)?;
         socket2::SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER)?;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
         let decoder = Decoder::start()?;
-        let (stop, seen) =
-            (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Seen::default())));
+        let counter = Counter { last: before.counter, ..Counter::default() };
+        let seen = Seen { colours: before.colours, counter, ..Seen::default() };
+        let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(seen)));
         let (to_decoder, frames) = sync_channel(DECODER_QUEUE);
         let (to_control, requests) = channel();
         let link = Link {
@@ -231,6 +275,11 @@ fn decode(mut decoder: Decoder, frames: &Queue<ReceivedFrame>, seen: &Mutex<Seen
         }
         seen.lock().expect("no thread panics").undecoded = decoder.undecoded() as u64;
     }
+    let rest = decoder.rest();
+    let mut seen = seen.lock().expect("no thread panics");
+    let now = Instant::now();
+    rest.into_iter().for_each(|picture| look(picture, now, &mut seen));
+    seen.undecoded = decoder.undecoded() as u64;
 }
 
 fn look(picture: Picture, now: Instant, seen: &mut Seen) {
@@ -256,10 +305,37 @@ fn look(picture: Picture, now: Instant, seen: &mut Seen) {
     }
     let field = answer_field(picture.width, picture.height);
     let (red, green, blue) = picture.rgb(field.x + field.width / 2, field.y + field.height / 2);
-    if let Some(answer) = answer_of(red, green, blue)
-        && seen.answer.replace(answer).is_some_and(|before| before != answer)
-    {
-        seen.answer_changed = Some(now);
+    if let Some(answer) = answer_of(red, green, blue) {
+        seen.colours.see(answer);
+        if seen.answer.replace(answer).is_some_and(|before| before != answer) {
+            seen.answer_changed = Some(now);
+        }
     }
     seen.picture = Some(picture);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_own_presses_explain_a_colour() {
+        let mut colours = Colours::fresh();
+        let mut see = |colour, presses| {
+            colours.owed += presses;
+            // A single picture proves nothing.
+            colours.see((colour + 3) % ANSWERS.len());
+            colours.see(colour);
+            colours.see(colour);
+            (colours.owed, colours.foreign)
+        };
+        assert_eq!(see(0, 0), (0, 0));
+        assert_eq!(see(1, 1), (0, 0));
+        assert_eq!(see(1, 2), (2, 0), "still on their way");
+        assert_eq!(see(3, 0), (0, 0));
+        assert_eq!(see(5, 3), (1, 0));
+        assert_eq!(see(0, 0), (0, 0), "the colours go around");
+        assert_eq!(see(2, 1), (0, 1), "one press is not two steps");
+        assert_eq!(see(1, 0), (0, 2));
+    }
 }

@@ -270,6 +270,26 @@ fn two_clients_of_one_address_each_have_a_session() {
 }
 
 #[test]
+fn a_crowd_takes_its_streams_over_and_leaves_nothing() {
+    let _alone = alone();
+    let place = Place::new();
+    let host = place.serve();
+    let crowd = ["--clients", "2", "--scenario", "takeover", "--seed", "7", "--pattern-check"];
+    let small = ["--mode", "320x180x15", "--bitrate", "1000"];
+    let report = host.client("crowd", PATTERN).with(&crowd).with(&small).plays();
+    assert_eq!(report["seed"], 7, "{report}");
+    let clients = report["clients"].as_array().unwrap();
+    assert_eq!(clients.len(), 2, "{report}");
+    for client in clients {
+        assert_eq!((number(client, "streamed"), number(client, "taken_over")), (1.0, 2.0));
+        assert_eq!(number(client, "foreign_colours"), 0.0, "{report}");
+    }
+    assert_eq!(report["host_after"]["processes"], report["host_before"]["processes"], "{report}");
+    nothing_is_left(&place);
+    host.end();
+}
+
+#[test]
 fn a_session_is_resumed_in_another_mode() {
     let _alone = alone();
     let place = Place::new();
@@ -334,6 +354,18 @@ fn refusals_say_why_and_start_nothing() {
     let host = place.serve();
     let unknown = host.stranger("a", PATTERN).refused();
     assert!(unknown.contains("does not know this client"), "{unknown}");
+
+    let nowhere = host.stranger("a", PATTERN).with(&["--host", "nowhere.invalid"]).refused();
+    assert!(nowhere.contains("nowhere.invalid is no address"), "{nowhere}");
+    let nobody = host.stranger("a", PATTERN).with(&["--host", "127.0.0.1:1"]).refused();
+    assert!(nobody.contains("does the host run, and is this its port?"), "{nobody}");
+    let picture = ["--save-frame", "/none/picture.png"];
+    let unsaved = host.stranger("a", PATTERN).with(&picture).refused();
+    assert!(unsaved.contains("/none/picture.png: No such file"), "{unsaved}");
+
+    let soak = ["--clients", "2", "--scenario", "soak"];
+    let unarmed = host.stranger("a", PATTERN).with(&soak).refused();
+    assert!(unarmed.contains("add --pin-via-admin"), "{unarmed}");
 
     let no_app = host.client("a", "Solitaire").refused();
     assert!(

@@ -28,6 +28,11 @@ fn moonshard() -> PathBuf {
 
 impl Host {
     fn start() -> Self {
+        Self::with_files(None)
+    }
+
+    /// With a bound on the files that each of its processes may open.
+    fn with_files(most: Option<u32>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("run")).unwrap();
         let config = dir.path().join("moonshard.toml");
@@ -42,6 +47,13 @@ impl Host {
             command
         };
         let mut serve = command(&["serve"]);
+        if let Some(most) = most {
+            let mut limited = Command::new("prlimit");
+            limited.arg(format!("--nofile={most}")).arg(serve.get_program());
+            limited.args(serve.get_args()).stdin(Stdio::null());
+            limited.envs(serve.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            serve = limited;
+        }
         let mut child = serve.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert!(lines.any(|line| line.is_ok_and(|line| line.contains("ready in"))));
@@ -65,6 +77,17 @@ fn loadtest(arguments: &[&str]) -> (Option<i32>, Value) {
     let output = command.args(arguments).arg("--json").output().unwrap();
     let json = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"));
     (output.status.code(), json)
+}
+
+/// An attack of a second or more, with what the server did to the bad connections.
+fn attack(host: &Host, kind: &str, more: &[&str]) -> Value {
+    let run = ["attack", "--kind", kind, "--target", &host.target, "--beside", "0.5"];
+    let (code, all) = loadtest(&[&run[..], more].concat());
+    assert_eq!(code, Some(0), "{all}");
+    for part in ["before", "during", "after"] {
+        adds_up(&all["honest"][part]);
+    }
+    all
 }
 
 fn adds_up(report: &Value) {
@@ -103,24 +126,9 @@ fn numbers_add_up_and_goals_set_the_exit_code() {
 #[test]
 fn silent_connections_end_at_the_deadline_while_honest_ones_are_served() {
     let host = Host::start();
-    let (code, all) = loadtest(&[
-        "attack",
-        "--kind",
-        "silent",
-        "--connections",
-        "50",
-        "--seconds",
-        "3",
-        "--beside",
-        "1",
-        "--target",
-        &host.target,
-        "--slo",
-        "errors=0",
-    ]);
-    assert_eq!(code, Some(0), "{all}");
+    let all =
+        attack(&host, "silent", &["--connections", "50", "--seconds", "3", "--slo", "errors=0"]);
     for part in ["before", "during", "after"] {
-        adds_up(&all["honest"][part]);
         assert_eq!(all["honest"][part]["errors"].as_u64(), Some(0), "{all}");
     }
     let ages = all["attack"]["closed_by_server_at_age"].as_array().unwrap();
@@ -129,4 +137,62 @@ fn silent_connections_end_at_the_deadline_while_honest_ones_are_served() {
         assert!((900..=2000).contains(&age["from_ms"].as_u64().unwrap()), "{all}");
     }
     assert!(all["attack"]["ends"]["reset"].as_u64().unwrap() >= 50, "{all}");
+}
+
+#[test]
+fn what_breaks_the_rules_is_closed_while_honest_ones_are_served() {
+    let host = Host::start();
+    for kind in ["garbage", "huge-head", "renegotiate"] {
+        let small = ["--connections", "4", "--seconds", "1", "--slo", "errors=0"];
+        let all = attack(&host, kind, &small);
+        let ends = &all["attack"]["ends"];
+        let closed = ["fin", "reset"].map(|end| ends[end].as_u64().unwrap());
+        assert!(closed.iter().sum::<u64>() > 0, "{all}");
+        assert_eq!(ends["other"].as_u64(), Some(0), "{all}");
+    }
+}
+
+#[test]
+fn a_server_without_files_left_recovers_when_they_are_free_again() {
+    let host = Host::with_files(Some(128));
+    let all = attack(
+        &host,
+        "fd-exhaustion",
+        &["--connections", "300", "--seconds", "2", "--timeout", "2"],
+    );
+    assert_eq!(all["honest"]["before"]["errors"].as_u64(), Some(0), "{all}");
+    let honest = ["handshake", "--target", &host.target, "--rate", "20", "--seconds", "1"];
+    let (code, after) = loadtest(&[&honest[..], &["--slo", "errors=0"]].concat());
+    assert_eq!(code, Some(0), "{after}");
+}
+
+#[test]
+fn a_server_that_cannot_be_measured_is_told_in_one_line() {
+    let host = Host::start();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let plain = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let not_tls = plain.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in plain.incoming().flatten() {
+            use std::io::{Read, Write};
+            let mut stream = stream;
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"SSH-2.0-none\r\n");
+        }
+    });
+    let run = ["--seconds", "0.3", "--warmup", "0", "--rate", "20"];
+    for (arguments, wanted) in [
+        (&["--target", &free.to_string()][..], "refuses every connection: does the server run"),
+        (&["--target", &not_tls], "does not speak TLS with us: is this its HTTPS port"),
+        (&["--target", "nowhere.invalid:1"], "nowhere.invalid:1: "),
+        (&["--target", &host.target, "--client-cert", "/none.pem"], "/none.pem: No such file"),
+        (&["--target", &host.target, "--plot", "/none/plot.svg"], "/none/plot.svg: No such file"),
+        (&["--target", &host.target, "--hdr-log", "/none/log"], "/none/log: No such file"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_moonshard-loadtest"));
+        let output = command.arg("handshake").args(run).args(arguments).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains(wanted) && told.lines().count() == 1, "{arguments:?}: {told}");
+        assert!(matches!(output.status.code(), Some(1 | 2)), "{arguments:?}: {}", output.status);
+    }
 }

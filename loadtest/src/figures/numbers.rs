@@ -74,6 +74,12 @@ impl Numbers {
         self.failures.values().sum()
     }
 
+    /// The most frequent failure, if nothing but failures came.
+    pub fn only_failure(&self) -> Option<Failure> {
+        let most = self.failures.iter().max_by_key(|(_, count)| **count);
+        most.filter(|_| self.successes() == 0).map(|(failure, _)| *failure)
+    }
+
     /// Answers a second while the load lasted.
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     pub fn rate(&self) -> f64 {

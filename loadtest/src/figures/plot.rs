@@ -12,7 +12,7 @@ const LINES: [(&str, f64, &str); 3] =
 
 /// Draws the steps. `x` is what `load` names ("requests per second offered").
 pub fn svg(load: &str, steps: &[(f64, &Numbers)]) -> String {
-    let x_max = steps.iter().map(|(x, _)| *x).fold(1.0, f64::max);
+    let x_max = round_up(steps.iter().map(|(x, _)| *x).fold(1.0, f64::max));
     let value = |n: &Numbers, quantile| n.quantile("request", quantile).map(millis);
     let y_max = round_up(steps.iter().filter_map(|(_, n)| value(n, 0.99)).fold(0.1, f64::max));
     let place =
@@ -27,11 +27,13 @@ pub fn svg(load: &str, steps: &[(f64, &Numbers)]) -> String {
         let (px, py) = place(x, y);
         svg += &format!(
             "<path d=\"M{LEFT} {py:.1}H{RIGHT}\" stroke=\"#ddd\"/>\
-             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{y:.4}</text>\
-             <text x=\"{px:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{x:.0}</text>\n",
+             <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\
+             <text x=\"{px:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\n",
             LEFT - 6.0,
             py + 4.0,
-            BOTTOM + 18.0
+            tick(y),
+            BOTTOM + 18.0,
+            tick(x)
         );
     }
     svg += &format!(
@@ -58,6 +60,11 @@ pub fn svg(load: &str, steps: &[(f64, &Numbers)]) -> String {
         );
     }
     svg + "</svg>\n"
+}
+
+/// A number beside an axis, without the noise of fractions.
+fn tick(value: f64) -> f64 {
+    (value * 1e4).round() / 1e4
 }
 
 /// The next of 1, 2, 5, 10, ...

@@ -10,6 +10,7 @@ use rustls::ClientConfig;
 
 use super::connection::{Connection, Failure, Step};
 use super::poll::Poll;
+use crate::census::cpu_seconds;
 use crate::figures::numbers::Numbers;
 
 /// Connections in flight; in an open loop later ones wait for their turn, and their wait is counted.
@@ -217,14 +218,4 @@ impl Run<'_> {
             self.numbers.failed(failure);
         }
     }
-}
-
-/// User and system time of a process so far, all its threads. None: there is no such process.
-pub fn cpu_seconds(pid: u32) -> Option<f64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let user: u32 = fields.next()?.parse().ok()?;
-    let system: u32 = fields.next()?.parse().ok()?;
-    // USER_HZ is 100 on every Linux.
-    Some((f64::from(user) + f64::from(system)) / 100.0)
 }

@@ -6,17 +6,19 @@ pub mod tls;
 
 use std::io::{self, IsTerminal, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
 
+use self::connection::Failure;
 use self::load::{IN_FLIGHT_MAX, Load, Pace};
 use self::tls::Version;
 use crate::figures::numbers::{Numbers, write_hdr_log};
 use crate::figures::plot;
+use crate::figures::save_json;
 use crate::figures::slo::Slo;
 
 /// How a connection looks; the same for every subcommand.
@@ -104,6 +106,9 @@ pub struct Handshake {
     pub slo: Option<Slo>,
     #[arg(long)]
     pub json: bool,
+    /// Write the same object to a file, whatever is printed
+    #[arg(long, value_name = "FILE")]
+    pub save_json: Option<PathBuf>,
     #[arg(long)]
     pub hdr_log: Option<PathBuf>,
     /// Latency against load, an SVG
@@ -114,6 +119,10 @@ pub struct Handshake {
 impl Handshake {
     /// Runs all steps. Exit code 1: a goal was missed.
     pub fn run(&self) -> io::Result<ExitCode> {
+        for file in self.hdr_log.iter().chain(&self.plot) {
+            // Better now than after an hour of load.
+            std::fs::File::create(file).map_err(|error| of_file(file, &error))?;
+        }
         let paces = self.amount.paces();
         let times = (self.amount.warmup, self.amount.seconds);
         let (mut steps, mut reports, mut all) = (Vec::new(), Vec::new(), true);
@@ -122,7 +131,7 @@ impl Handshake {
             load.server_pid = self.server_pid;
             let numbers = load.run(&mut progress(name(*pace)))?;
             let (goals, met) = self.slo.clone().unwrap_or_default().judge(&numbers);
-            all &= met;
+            all &= met && explain(&self.target, &numbers);
             if !self.json {
                 print!("{}", numbers.table(&name(*pace)));
                 for goal in goals.iter().filter(|goal| goal["met"] == false) {
@@ -135,18 +144,44 @@ impl Handshake {
             reports.push(report);
             steps.push(numbers);
         }
+        let report = json!({ "target": self.target, "steps": reports, "met": all });
         if self.json {
-            println!("{:#}", json!({ "target": self.target, "steps": reports, "met": all }));
+            println!("{report:#}");
         }
+        save_json(self.save_json.as_deref(), &report)?;
         if let Some(file) = &self.hdr_log {
-            write_hdr_log(file, &steps)?;
+            write_hdr_log(file, &steps).map_err(|error| of_file(file, &error))?;
         }
         if let Some(file) = &self.plot {
             let points: Vec<_> = paces.iter().map(|pace| size(*pace)).zip(&steps).collect();
-            std::fs::write(file, plot::svg(axis(&paces), &points))?;
+            let svg = plot::svg(axis(&paces), &points);
+            std::fs::write(file, svg).map_err(|error| of_file(file, &error))?;
         }
         Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
+
+fn of_file(file: &Path, error: &io::Error) -> io::Error {
+    io::Error::other(format!("{}: {error}", file.display()))
+}
+
+/// Whether anything was answered; if not, says what may be wrong.
+pub fn explain(target: &str, numbers: &Numbers) -> bool {
+    let Some(failure) = numbers.only_failure() else { return true };
+    let (what, check) = match failure {
+        Failure::Refused => ("refuses every connection", "does the server run, on this port?"),
+        Failure::Reset | Failure::Closed => {
+            ("ends every connection", "is this its HTTPS port (of a GameStream host: 47984)?")
+        }
+        Failure::Timeout => ("answers nothing in time", "is it on, and does a firewall let us in?"),
+        Failure::Tls => {
+            ("does not speak TLS with us", "is this its HTTPS port (of a GameStream host: 47984)?")
+        }
+        Failure::Http => ("does not answer over HTTP with success", "does it know the --path?"),
+        Failure::Local => ("cannot be reached from here", "is there a route, and `ulimit -n`?"),
+    };
+    eprintln!("moonshard-loadtest: {target} {what}: {check}");
+    false
 }
 
 /// One line that is written over, if a person looks.
