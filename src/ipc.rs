@@ -279,7 +279,7 @@ pub struct FrontFigures {
 }
 
 /// What one shard shows of itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardFigures {
     /// CLOCK_MONOTONIC ns of its last beat; 0: none yet.
     pub beat_ns: u64,
@@ -287,6 +287,8 @@ pub struct ShardFigures {
     pub panics: u64,
     /// How long its thread was ready without a core, ns.
     pub starved_ns: u64,
+    pub counters: Vec<Counted>,
+    pub times: Vec<Timed>,
 }
 
 /// A number that only grows.
@@ -304,6 +306,38 @@ pub struct Timed {
     pub meaning: String,
     pub cumulative: Vec<(u64, u64)>,
     pub sum_us: u64,
+}
+
+/// The name of the sheet in a session's directory.
+pub const SESSION_SHEET: &str = "figures";
+
+/// What a session writes on its sheet every second, for the supervisor to read.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SessionFigures {
+    /// CLOCK_MONOTONIC ns of its beginning and of this writing.
+    pub began_ns: u64,
+    pub written_ns: u64,
+    /// The app's title.
+    pub app: String,
+    /// "starting", "streaming", "paused", "stopping".
+    pub state: String,
+    /// Who views, if somebody does.
+    pub viewer: Option<ViewerFigures>,
+    pub figures: BTreeMap<String, f64>,
+    /// How long frames took, by stage.
+    pub times: Vec<Timed>,
+}
+
+/// What is known of the viewer that streams or is about to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ViewerFigures {
+    pub id: ViewerId,
+    pub mode: Mode,
+    pub codec: crate::proto::stream::Codec,
+    /// The encoder's name, once it has told.
+    pub encoder: Option<String>,
+    /// To the client and back, as ENet measures it; None: not connected.
+    pub round_trip_us: Option<u64>,
 }
 
 /// What the encoder probe found; printed as JSON by `moonshard probe`.

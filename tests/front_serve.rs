@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use moonshard::config::Limits;
 use moonshard::front::core::{Core, Machine, SystemEntropy};
-use moonshard::front::counters::Counters;
+use moonshard::front::counters::{Counters, ShardCounters};
 use moonshard::front::reception::{Place, Reception};
 use moonshard::host::event::{Answer, CallId, Caller, Effect, Event, HostFacts, Route};
 use moonshard::ipc::SessionId;
@@ -90,7 +90,8 @@ struct House {
     http: SocketAddr,
     rtsp: SocketAddr,
     core: Arc<Core>,
-    counters: Arc<Counters>,
+    /// Of its one shard.
+    counters: Arc<ShardCounters>,
     reception: Reception,
     met: Arc<Mutex<Met>>,
     /// Held by the supervisor in real life.
@@ -117,6 +118,7 @@ fn open(limits: Limits) -> House {
     let tls = TlsAcceptor::new(server_config(&Identity::make().unwrap()).unwrap());
     let places = vec![Place { core: None, listeners: listeners.map(Into::into) }];
     let reception = Reception::open(&core, limits, tls, places).unwrap();
+    let counters = counters.shard(0);
     House { https, http, rtsp, core, counters, reception, met, http_listener, _alone: alone }
 }
 
@@ -502,7 +504,7 @@ fn a_panic_of_the_host_costs_one_connection() {
     let house = open(limits());
     let (answer, reset) = get(house.http, "/panic");
     assert!(answer.is_empty() && !reset);
-    assert_eq!(house.counters.host_panics.get(), 1);
+    assert_eq!(house.core.counters().host_panics.get(), 1);
     assert!(get(house.http, "/ok").0.contains("200 OK"));
     assert_eq!(house.core.calls_waiting(), 0);
 }

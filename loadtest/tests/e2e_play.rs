@@ -1,5 +1,7 @@
 //! A whole host, whole clients: from pairing to goodbye, and that nothing is left behind.
 mod place;
+#[path = "../../tests/promql/mod.rs"]
+mod promql;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream, UdpSocket};
@@ -10,6 +12,7 @@ use moonshard::proto::ping::Ping;
 use moonshard::proto::rtsp::{Direction, seal};
 use moonshard::proto::secret::SessionKey;
 use place::{Place, alone, eventually, report};
+use promql::Exposed;
 use serde_json::Value;
 
 const PATTERN: &str = "Test pattern";
@@ -43,6 +46,78 @@ fn the_pattern_is_seen_heard_and_answers_and_leaves_no_trace() {
     // An audio server that plays ahead keeps the first two seconds back.
     assert!(number(&report, "audio_silent_ms") < 1000.0, "{report}");
     nothing_is_left(&place);
+    host.end();
+}
+
+/// The value of the first sample that has the label, `name="value"`.
+fn sample(text: &str, name: &str, label: &str) -> Option<f64> {
+    let line = text.lines().find(|line| {
+        let rest = line.strip_prefix(&format!("moonshard_{name}"));
+        rest.is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label)
+    })?;
+    line.rsplit_once(' ')?.1.parse().ok()
+}
+
+#[test]
+fn operators_see_every_stage_of_a_stream_and_nothing_of_one_that_ended() {
+    let _alone = alone();
+    let place = Place::with("[limits]\nsessions = 1\n");
+    let host = place.serve();
+    assert_eq!(place.operators("/readyz").0, 200, "{:?}", place.operators("/readyz"));
+    let arguments = ["--seconds", "6", "--mode", "640x360x30", "--input-every", "200"];
+    let client = host.client("a", PATTERN).with(&arguments).start();
+    let text = eventually("a second of the stream is told", || {
+        let (_, text) = place.operators("/metrics");
+        let sent = sample(&text, "session_frames_total", "step=\"sent\"")?;
+        let pressed = sample(&text, "session_input_events_total", "result=\"passed\"")?;
+        (sent >= 30.0 && pressed >= 2.0).then_some(text)
+    });
+    let value = |name: &str, label: &str| {
+        sample(&text, name, label).unwrap_or_else(|| panic!("{name} {label} in {text}"))
+    };
+    assert_eq!(value("sessions", "state=\"streaming\""), 1.0);
+    assert_eq!(value("sessions", "state=\"unknown\""), 0.0);
+    assert_eq!(value("session_viewer_info", "mode=\"640x360@30\",codec=\"H.264\""), 1.0);
+    assert!(value("session_round_trip_seconds", "session=") < 0.5, "measured, not ENet's guess");
+    for stage in ["capture", "encode", "packetize", "send", "total"] {
+        let count = value("session_stage_seconds_count", &format!("stage=\"{stage}\""));
+        assert!(count >= 30.0, "{stage}: {count}");
+    }
+    for step in ["drawn", "received", "encoded"] {
+        assert!(value("session_frames_total", &format!("step=\"{step}\"")) >= 30.0, "{step}");
+    }
+    assert!(value("session_key_frames_total", "") >= 1.0);
+    let (all, parity) =
+        (value("session_video_packets_total", ""), value("session_video_parity_packets_total", ""));
+    assert!(parity > 0.1 * all && parity < all, "{parity} of {all}");
+    assert!(value("session_video_bytes_total", "") > 10_000.0);
+    assert_eq!(value("session_frames_dropped_total", "reason=\"late\""), 0.0);
+    assert_eq!(value("session_encoder_restarts_total", ""), 0.0);
+    assert!(value("session_audio_packets_total", "") > 0.0);
+    assert_eq!(value("launches_total", "result=\"granted\""), 1.0);
+    assert_eq!(value("launch_failures_total", "reason=\"client\""), 0.0);
+    for stage in ["process", "desktop", "rtsp", "encoder", "control", "total"] {
+        let stage = format!("stage=\"{stage}\"");
+        assert_eq!(value("launch_stage_seconds_count", &stage), 1.0, "{stage}");
+    }
+    // Everything has a sample now: also the labels of all queries can be looked at.
+    let exposed = Exposed::read(&text);
+    let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let queries = promql::queries(&docs);
+    let faults: Vec<_> =
+        queries.iter().flat_map(|(_, query)| promql::faults(query, &exposed)).collect();
+    assert!(faults.is_empty(), "{faults:#?}");
+    // The one seat is taken, and that is told.
+    let (status, body) = place.operators("/readyz");
+    assert!(status == 503 && body.contains("all 1 seats are taken"), "{status} {body}");
+    report(&client.wait_with_output().unwrap(), &place);
+    nothing_is_left(&place);
+    let text = eventually("the session is gone here, too", || {
+        let (_, text) = place.operators("/metrics");
+        text.contains("moonshard_seats{state=\"used\"} 0").then_some(text)
+    });
+    let labels = Exposed::read(&text).samples.into_iter().flat_map(|(_, labels)| labels);
+    assert_eq!(labels.filter(|(name, of)| name == "session" && !of.is_empty()).count(), 0);
     host.end();
 }
 

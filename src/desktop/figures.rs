@@ -4,6 +4,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::proc::histogram::Histogram;
+
 /// How many drawings the percentiles look back on.
 const WINDOW: usize = 256;
 
@@ -63,6 +65,8 @@ pub struct Figures {
     pub input_events: Count,
     /// Input events without an effect: duplicates, unmapped keys, too many fingers.
     pub input_ignored: Count,
+    /// How long drawings took.
+    pub drawing: Histogram,
     render_us: Mutex<RenderTimes>,
 }
 
@@ -76,6 +80,7 @@ struct RenderTimes {
 impl Figures {
     /// One drawing took this long.
     pub fn rendered(&self, took: Duration) {
+        self.drawing.record(took);
         let us = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
         let mut times = self.render_us.lock().unwrap_or_else(|e| e.into_inner());
         times.last = us;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use calloop::LoopSignal;
 use calloop::channel::SyncSender;
 
+use crate::proc::histogram::Histogram;
 use crate::proc::link::Link;
 use crate::proto::input::InputEvent;
 use crate::proto::stream::Mode;
@@ -191,6 +192,11 @@ impl Desktop {
     /// Counts and measures by name: frames drawn and dropped, commits, clients, render times, input.
     pub fn figures(&self) -> BTreeMap<String, f64> {
         self.figures.snapshot()
+    }
+
+    /// How long the drawing of each frame took.
+    pub fn drawing(&self) -> &Histogram {
+        &self.figures.drawing
     }
 }
 

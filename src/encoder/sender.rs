@@ -11,7 +11,7 @@ use super::shared::{Shared, lock};
 use super::timeline::{Timeline, latency};
 use crate::media::pipeline::AccessUnit;
 use crate::net::{self, MediaSocket, Pacer, Traffic};
-use crate::proc::page::{Figure, Replaced};
+use crate::proc::page::{Figure, Replaced, Stage};
 use crate::proto::secret::SessionKey;
 use crate::proto::stream::VideoSpec;
 use crate::proto::video::{Frame, FrameKind, Packetizer, Parameters, strip_leading_sei};
@@ -40,6 +40,18 @@ enum NotSent {
     System(#[from] std::io::Error),
     #[error(transparent)]
     Replaced(#[from] Replaced),
+}
+
+impl NotSent {
+    fn figure(&self) -> Figure {
+        match self {
+            Self::NoSocket => Figure::DroppedNoSocket,
+            Self::AwaitsKey => Figure::DroppedAwaitsKey,
+            Self::TooLarge(_) => Figure::DroppedTooLarge,
+            Self::Late { .. } => Figure::DroppedLate,
+            Self::System(_) | Self::Replaced(_) => Figure::DroppedSystem,
+        }
+    }
 }
 
 pub struct Sender<'a> {
@@ -96,11 +108,15 @@ impl<'a> Sender<'a> {
         let page = &self.shared.page;
         page.add(Figure::FramesEncoded, 1);
         page.add(Figure::FramesDropped, unit.swallowed);
-        match self.send(unit) {
+        page.add(Figure::DroppedSwallowed, unit.swallowed);
+        let encoded = net::now();
+        page.times(Stage::Encode).record(encoded.since(Time(unit.note.captured_ns)));
+        match self.send(unit, encoded) {
             Ok(()) => {}
             Err(NotSent::Replaced(_)) => end(end::DONE),
             Err(reason) => {
                 page.add(Figure::FramesDropped, 1);
+                page.add(reason.figure(), 1);
                 self.recover(&reason);
             }
         }
@@ -122,7 +138,7 @@ impl<'a> Sender<'a> {
         self.shared.want_key();
     }
 
-    fn send(&mut self, unit: &AccessUnit) -> Result<(), NotSent> {
+    fn send(&mut self, unit: &AccessUnit, encoded: Time) -> Result<(), NotSent> {
         let socket = self.socket.as_mut().ok_or(NotSent::NoSocket)?;
         if self.awaits_key && !unit.is_key {
             return Err(NotSent::AwaitsKey);
@@ -146,7 +162,9 @@ impl<'a> Sender<'a> {
         };
         self.packetizer.packetize(&frame, counter, &mut self.datagrams)?;
         let bytes = self.packetizer.datagram_bytes();
-        let deadline = net::now() + self.send_for;
+        let packed = net::now();
+        page.times(Stage::Packetize).record(packed.since(encoded));
+        let deadline = packed + self.send_for;
         let sent = socket.send_paced(&mut self.pacer, &self.datagrams, bytes, deadline);
         // Pings that came in between say nothing new.
         let _ = socket.discard_received();
@@ -157,7 +175,11 @@ impl<'a> Sender<'a> {
             return Err(NotSent::Late { sent, packets });
         }
         page.add(Figure::FramesSent, 1);
-        let took = net::now().since(captured).as_micros() as u64;
+        page.add(Figure::ParitySent, (packets - layout.data_packets()) as u64);
+        let gone = net::now();
+        page.times(Stage::Send).record(gone.since(packed));
+        page.times(Stage::Total).record(gone.since(captured));
+        let took = gone.since(captured).as_micros() as u64;
         page.add(Figure::LatencySumUs, took);
         page.set(Figure::LatencyLastUs, took);
         if unit.is_key {

@@ -31,6 +31,7 @@ impl Returns {
     pub fn give_back(&self, note: FrameNote, fate: Fate) {
         if fate == Fate::Dropped {
             self.page.add(Figure::FramesDropped, 1);
+            self.page.add(Figure::DroppedOvertaken, 1);
         }
         if let Err(LinkError::Full) = self.link.send_bytes(&note.to_bytes(), &[]) {
             let mut held = lock(&self.held);

@@ -16,6 +16,7 @@ use futures_channel::oneshot;
 use rustix::event::EventfdFlags;
 
 use super::counters::Counters;
+use super::launches::Launches;
 use crate::host::event::{Answer, CallId, Effect, Event, HostFacts, Route};
 use crate::ipc::SessionId;
 use crate::proto::ping::Payload;
@@ -82,6 +83,7 @@ struct Inner {
     calls: BTreeMap<CallId, oneshot::Sender<Answer>>,
     next_call: u64,
     effects: VecDeque<Effect>,
+    launches: Launches,
     /// The timeout that the bus knows of.
     armed: Option<Time>,
 }
@@ -108,6 +110,7 @@ impl Core {
             calls: BTreeMap::new(),
             next_call: 0,
             effects: VecDeque::new(),
+            launches: Launches::new(Arc::clone(&counters)),
             armed: None,
         };
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
@@ -198,15 +201,18 @@ impl Core {
     /// False: the host panicked.
     fn run(&self, inner: &mut Inner, event: Event) -> bool {
         let mut effects = Vec::new();
+        let time = now();
+        inner.launches.on_event(&event, time);
         let Inner { machine, entropy, .. } = inner;
         let handled = catch_unwind(AssertUnwindSafe(|| {
-            machine.handle(event, now(), entropy.as_mut(), &mut effects);
+            machine.handle(event, time, entropy.as_mut(), &mut effects);
         }));
         if handled.is_err() {
             self.count_panic();
         }
         let mut news = false;
         for effect in effects {
+            inner.launches.on_effect(&effect, time);
             match effect {
                 Effect::Answer { call, answer } => {
                     if let Some(waiting) = inner.calls.remove(&call) {

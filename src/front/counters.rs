@@ -1,10 +1,11 @@
-//! What the front has done, refused, dropped and tried again: atomics, readable at any time.
-use std::sync::Arc;
+//! What the front has done, refused, dropped and tried again: atomics, readable at any time. What
+//! happens to connections is kept by each shard of its own, so that no two share a cache line for it.
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::reception::Service;
 use crate::ipc::{Counted, Timed};
+use crate::proc::histogram::Histogram;
 use crate::shard::ListenFigures;
 
 /// One number that only grows.
@@ -21,54 +22,51 @@ impl Counter {
     }
 }
 
+/// A struct of counters beside other fields, and the list of what they count.
 macro_rules! counters {
-    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
-        /// All counters of the front. Shared by its shards and threads.
+    (
+        $(#[$about:meta])* $type:ident { $($(#[$field_about:meta])* $field:ident: $kind:ty,)* }
+        $($(#[doc = $doc:literal])+ $name:ident,)+
+    ) => {
+        $(#[$about])*
         #[derive(Debug, Default)]
-        pub struct Counters {
-            pub https: Arc<ListenFigures>,
-            pub http: Arc<ListenFigures>,
-            pub rtsp: Arc<ListenFigures>,
-            /// From accept to the end of the handshake.
-            pub handshake_time: Histogram,
-            /// From accept to the whole answer being with the kernel; calls that had to wait excepted.
-            pub answer_time: Histogram,
+        pub struct $type {
+            $($(#[$field_about])* pub $field: $kind,)*
             $($(#[doc = $doc])+ pub $name: Counter,)+
         }
 
-        impl Counters {
-            /// What the listeners of a service have met, on all shards.
-            pub fn listener(&self, service: Service) -> Arc<ListenFigures> {
-                Arc::clone(match service {
-                    Service::Https => &self.https,
-                    Service::Http => &self.http,
-                    Service::Rtsp => &self.rtsp,
-                })
-            }
-
+        impl $type {
             /// Name, meaning and value of each counter.
-            pub fn snapshot(&self) -> Vec<(&'static str, &'static str, u64)> {
-                let mut all = vec![$((stringify!($name), concat!($($doc),+), self.$name.get())),+];
-                for (listener, name) in [(&self.https, ["https_accepted", "https_exhausted", "https_vanished"]),
-                    (&self.http, ["http_accepted", "http_exhausted", "http_vanished"]),
-                    (&self.rtsp, ["rtsp_accepted", "rtsp_exhausted", "rtsp_vanished"])]
-                {
-                    let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-                    all.push((name[0], "Connections accepted", get(&listener.accepted)));
-                    all.push((name[1], "Accepts that failed for lack of descriptors or memory", get(&listener.exhausted)));
-                    all.push((name[2], "Peers gone before they were looked at", get(&listener.vanished)));
-                }
-                all
+            fn own(&self) -> Vec<Counted> {
+                vec![$(counted(stringify!($name), concat!($($doc),+), self.$name.get())),+]
             }
         }
     };
 }
 
+fn counted(name: &str, meaning: &str, value: u64) -> Counted {
+    Counted { name: name.to_owned(), meaning: meaning.trim().to_owned(), value }
+}
+
 counters! {
+    /// What one shard has met.
+    ShardCounters {
+        https: Arc<ListenFigures>,
+        http: Arc<ListenFigures>,
+        rtsp: Arc<ListenFigures>,
+        /// From accept to the end of the handshake.
+        handshake_time: Histogram,
+        /// From accept to the whole answer being with the kernel; calls that had to wait excepted.
+        answer_time: Histogram,
+    }
     /// TLS handshakes that ended
     handshakes,
-    /// TLS handshakes that failed
+    /// TLS handshakes that failed because the peer does not speak TLS as it should
     handshakes_failed,
+    /// TLS handshakes that failed because the client did not prove its certificate
+    handshakes_unproven,
+    /// TLS handshakes that the client ended with an alert: it does not know this host's certificate
+    handshakes_alerted,
     /// Connections closed because the handshake took too long
     handshakes_late,
     /// Connections closed because no request came in time
@@ -97,6 +95,91 @@ counters! {
     calls_gone,
     /// Waiting requests that the host never answered
     calls_unanswered,
+}
+
+impl ShardCounters {
+    /// What the listeners of a service have met.
+    pub fn listener(&self, service: Service) -> Arc<ListenFigures> {
+        Arc::clone(match service {
+            Service::Https => &self.https,
+            Service::Http => &self.http,
+            Service::Rtsp => &self.rtsp,
+        })
+    }
+
+    /// All numbers as the supervisor reads them.
+    pub fn counted(&self) -> Vec<Counted> {
+        let mut all = self.own();
+        for (figures, service) in
+            [(&self.https, "https"), (&self.http, "http"), (&self.rtsp, "rtsp")]
+        {
+            let mut add = |what, meaning, value: &AtomicU64| {
+                let value = value.load(Ordering::Relaxed);
+                all.push(counted(&format!("{service}_{what}"), meaning, value));
+            };
+            add("accepted", "Connections accepted", &figures.accepted);
+            add(
+                "exhausted",
+                "Accepts that failed for lack of descriptors or memory",
+                &figures.exhausted,
+            );
+            add("vanished", "Peers gone before they were looked at", &figures.vanished);
+        }
+        all
+    }
+
+    /// All durations as the supervisor reads them.
+    pub fn timed(&self) -> Vec<Timed> {
+        vec![
+            self.handshake_time.timed("handshake", "From accept to the end of the handshake"),
+            self.answer_time.timed("answer", "From accept to the whole answer"),
+        ]
+    }
+}
+
+counters! {
+    /// All counters of the front. Shared by its shards and threads.
+    Counters {
+        shards: Mutex<Vec<Arc<ShardCounters>>>,
+        /// From a launch to the process of its session.
+        launch_process: Histogram,
+        /// From there to a desktop and an app that run.
+        launch_desktop: Histogram,
+        /// From the answer to the launch to ANNOUNCE.
+        launch_rtsp: Histogram,
+        /// From ANNOUNCE to an encoder that is ready.
+        launch_encoder: Histogram,
+        /// From there to the control connection.
+        launch_control: Histogram,
+        /// From the launch or resume to the control connection.
+        launch_total: Histogram,
+    }
+    /// Launches and resumes that were granted
+    launches_granted,
+    /// Launches and resumes that asked for something impossible
+    launches_refused_400,
+    /// Launches and resumes of devices that are not paired
+    launches_refused_401,
+    /// Launches of apps that there are not
+    launches_refused_404,
+    /// Launches and resumes that failed here
+    launches_refused_500,
+    /// Launches and resumes that there was no room or encoder for, or that came at a bad time
+    launches_refused_503,
+    /// Sessions whose process could not be started
+    launch_failed_process,
+    /// Sessions whose desktop or app did not start
+    launch_failed_desktop,
+    /// Sessions whose app ended before anybody saw it
+    launch_failed_app,
+    /// Sessions whose process died before anybody saw its app
+    launch_failed_died,
+    /// Sessions that did not start in time
+    launch_failed_late,
+    /// Viewers refused because no encoder could serve their stream
+    launch_failed_encoder,
+    /// Viewers that were granted a stream and did not come
+    launch_failed_client,
     /// Events that made the host panic
     host_panics,
     /// Effects dropped because the bus was behind
@@ -134,67 +217,30 @@ counters! {
 }
 
 impl Counters {
-    /// All numbers as the supervisor reads them.
+    /// Those of one shard; made when first asked for.
+    pub fn shard(&self, index: usize) -> Arc<ShardCounters> {
+        let mut shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
+        if shards.len() <= index {
+            shards.resize_with(index + 1, Arc::default);
+        }
+        Arc::clone(&shards[index])
+    }
+
+    /// All numbers but the shards', as the supervisor reads them.
     pub fn counted(&self) -> Vec<Counted> {
-        let all = self.snapshot().into_iter();
-        let owned = |(name, meaning, value): (&str, &str, u64)| Counted {
-            name: name.to_owned(),
-            meaning: meaning.trim().to_owned(),
-            value,
-        };
-        all.map(owned).collect()
+        self.own()
     }
 
-    /// All durations as the supervisor reads them.
+    /// All durations but the shards', as the supervisor reads them.
     pub fn timed(&self) -> Vec<Timed> {
-        let timed = |name: &str, meaning: &str, histogram: &Histogram| Timed {
-            name: name.to_owned(),
-            meaning: meaning.to_owned(),
-            cumulative: histogram.cumulative(),
-            sum_us: histogram.sum_us(),
-        };
         vec![
-            timed("handshake", "From accept to the end of the handshake", &self.handshake_time),
-            timed("answer", "From accept to the whole answer", &self.answer_time),
+            self.launch_process.timed("launch_process", "From launch to the session's process"),
+            self.launch_desktop.timed("launch_desktop", "From process to desktop and app"),
+            self.launch_rtsp.timed("launch_rtsp", "From the launch's answer to ANNOUNCE"),
+            self.launch_encoder.timed("launch_encoder", "From ANNOUNCE to the encoder"),
+            self.launch_control.timed("launch_control", "From encoder to control connection"),
+            self.launch_total.timed("launch_total", "From launch to control connection"),
         ]
-    }
-}
-
-const BUCKETS: usize = 28;
-
-/// Durations in buckets that double: bucket n counts those below 2^n microseconds.
-#[derive(Debug, Default)]
-pub struct Histogram {
-    buckets: [AtomicU64; BUCKETS],
-    sum_us: AtomicU64,
-}
-
-impl Histogram {
-    pub fn record(&self, time: Duration) {
-        let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let bucket = (u64::BITS - us.leading_zeros()) as usize;
-        self.buckets[bucket.min(BUCKETS - 1)].fetch_add(1, Ordering::Relaxed);
-        self.sum_us.fetch_add(us, Ordering::Relaxed);
-    }
-
-    /// How many were recorded.
-    pub fn count(&self) -> u64 {
-        self.buckets.iter().map(|b| b.load(Ordering::Relaxed)).sum()
-    }
-
-    /// Sum of all, microseconds.
-    pub fn sum_us(&self) -> u64 {
-        self.sum_us.load(Ordering::Relaxed)
-    }
-
-    /// (upper bound in microseconds, how many were below it), ascending; the last bound is open.
-    pub fn cumulative(&self) -> Vec<(u64, u64)> {
-        let mut below = 0;
-        let counted = self.buckets.iter().enumerate().map(|(n, bucket)| {
-            below += bucket.load(Ordering::Relaxed);
-            (if n == BUCKETS - 1 { u64::MAX } else { 1 << n }, below)
-        });
-        counted.collect()
     }
 }
 
@@ -203,25 +249,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_fall_into_doubling_buckets() {
-        let histogram = Histogram::default();
-        for us in [0, 1, 2, 3, 4, 1000, u64::MAX] {
-            histogram.record(Duration::from_micros(us));
-        }
-        let cumulative = histogram.cumulative();
-        assert_eq!(cumulative[..4], [(1, 1), (2, 2), (4, 4), (8, 5)]);
-        assert_eq!(cumulative[10], (1024, 6));
-        assert_eq!(*cumulative.last().unwrap(), (u64::MAX, 7));
-        assert_eq!(histogram.count(), 7);
-    }
-
-    #[test]
-    fn every_counter_has_a_name_of_its_own() {
+    fn every_counter_has_a_name_and_a_meaning_of_its_own_and_shards_count_apart() {
         let counters = Counters::default();
-        counters.evicted.add();
-        let snapshot = counters.snapshot();
-        let names: std::collections::BTreeSet<_> = snapshot.iter().map(|(name, ..)| name).collect();
-        assert_eq!(names.len(), snapshot.len());
-        assert!(snapshot.iter().any(|(name, _, value)| *name == "evicted" && *value == 1));
+        counters.shard(1).evicted.add();
+        counters.host_panics.add();
+        let own = counters.shard(1);
+        let all: Vec<Counted> = counters.counted().into_iter().chain(own.counted()).collect();
+        let names: std::collections::BTreeSet<_> = all.iter().map(|c| &c.name).collect();
+        assert_eq!(names.len(), all.len());
+        assert!(all.iter().all(|c| c.meaning.len() > 5));
+        let counted: Vec<_> = all.iter().filter(|c| c.value > 0).map(|c| &c.name).collect();
+        assert_eq!(counted, ["host_panics", "evicted"]);
+        assert_eq!(counters.shard(0).evicted.get(), 0);
     }
 }

@@ -14,6 +14,7 @@ pub mod counters;
 mod door;
 mod facts;
 mod gate;
+mod launches;
 mod links;
 mod machine;
 mod pictures;
@@ -263,11 +264,17 @@ fn supervise(
 
 /// Writes down for the supervisor what the front has done and how it is.
 fn publish(sheet: &Sheet, core: &Core, vitals: &[Arc<shard::Vitals>]) {
-    let shards = vitals.iter().map(|vitals| ShardFigures {
+    let shards = vitals.iter().zip(0..).map(|(vitals, index)| ShardFigures {
         beat_ns: vitals.last_beat().0,
         tasks: vitals.tasks(),
         panics: vitals.panics(),
         starved_ns: u64::try_from(vitals.starved().as_nanos()).unwrap_or(u64::MAX),
+        counters: core.counters().shard(index).counted(),
+        times: {
+            let mut times = core.counters().shard(index).timed();
+            times.push(vitals.lag().timed("shard_lag", "How late the shard's timer was served"));
+            times
+        },
     });
     let figures = FrontFigures {
         written_ns: now().0,

@@ -127,7 +127,7 @@ impl Reception {
         let host = Arc::clone(core);
         let shards = shard::start(insides, move |shard, inside: Inside| {
             let desk = Desk {
-                counters: Arc::clone(host.counters()),
+                counters: host.counters().shard(shard.index()),
                 pending: Gate::new(limits.pending_per_shard),
                 answering: Gate::new(limits.pending_per_shard),
                 core: Arc::clone(&host),

@@ -15,7 +15,7 @@ use futures_util::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tracing::{Instrument, debug, info_span};
 
 use super::core::{Call, Core};
-use super::counters::Counters;
+use super::counters::{Counter, ShardCounters};
 use super::gate::{Gate, Pass, TurnedAway};
 use super::reception::Service;
 use crate::config::Limits;
@@ -24,6 +24,7 @@ use crate::limits::HTTP_HEAD_BYTES_MAX;
 use crate::proto::http::{Head, HttpError, Request, Response};
 use crate::proto::rtsp::{self, Frame, FrameError, Framer};
 use crate::shard::{Conn, Queue, Shard, TlsAcceptor, TlsConn, now, timeout_at};
+use crate::tls::{self, Refusal};
 
 /// Bytes read at once while a request is on its way.
 const READ_BYTES: usize = 2048;
@@ -38,7 +39,8 @@ const CALL_SLACK: Duration = Duration::from_secs(10);
 pub struct Desk {
     pub shard: Shard,
     pub core: Arc<Core>,
-    pub counters: Arc<Counters>,
+    /// This shard's own.
+    pub counters: Arc<ShardCounters>,
     pub limits: Limits,
     pub tls: TlsAcceptor,
     /// Connections whose request is not there yet.
@@ -139,14 +141,20 @@ impl Desk {
             self.counters.left_early.add();
             return;
         }
-        self.counters.handshakes_failed.add();
-        debug!(%error, "handshake failed");
+        let refusal = tls::refusal(error);
+        let counter = match refusal {
+            Refusal::Protocol => &self.counters.handshakes_failed,
+            Refusal::Unproven => &self.counters.handshakes_unproven,
+            Refusal::Alerted => &self.counters.handshakes_alerted,
+        };
+        counter.add();
+        debug!(%error, ?refusal, "handshake failed");
         // The alert should arrive.
         conn.set_reset_on_close(false);
         self.farewell(conn).await;
     }
 
-    fn turned_away(&self, why: TurnedAway, late: &super::counters::Counter) {
+    fn turned_away(&self, why: TurnedAway, late: &Counter) {
         match why {
             TurnedAway::Late => late.add(),
             TurnedAway::Evicted => self.counters.evicted.add(),

@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::mm::{MapFlags, ProtFlags};
 
+use super::histogram::Histogram;
+
 /// Bytes of the page.
 const PAGE_BYTES: usize = 4096;
 /// The low bits of a counter word are `next`, the rest the epoch.
@@ -31,6 +33,7 @@ struct Layout {
     /// CLOCK_MONOTONIC ns of the encoder's last sign of life.
     heartbeat_ns: AtomicU64,
     figures: [AtomicU64; FIGURES],
+    times: [Histogram; TIMES],
 }
 
 /// Figures that an encoder keeps; each only ever grows, except the gauges at the end.
@@ -49,12 +52,28 @@ pub enum Figure {
     LatencySumUs,
     /// Gauge: the newest of them, us.
     LatencyLastUs,
+    /// Of `PacketsSent`, in frames that were sent whole.
+    ParitySent,
+    /// Why frames were dropped; together they are `FramesDropped`. In the queue, by a newer one.
+    DroppedOvertaken,
+    /// By the encoder itself.
+    DroppedSwallowed,
+    /// No socket has come yet.
+    DroppedNoSocket,
+    /// A key frame is awaited.
+    DroppedAwaitsKey,
+    /// More packets than a frame may have.
+    DroppedTooLarge,
+    /// The socket did not take all of it in time.
+    DroppedLate,
+    /// The system refused to send.
+    DroppedSystem,
 }
 
 const FIGURES: usize = 32;
 
 impl Figure {
-    pub const ALL: [(Self, &str); 10] = [
+    pub const ALL: [(Self, &str); 18] = [
         (Self::FramesReceived, "frames_received"),
         (Self::FramesEncoded, "frames_encoded"),
         (Self::FramesSent, "frames_sent"),
@@ -65,6 +84,39 @@ impl Figure {
         (Self::SendErrors, "send_errors"),
         (Self::LatencySumUs, "latency_sum_us"),
         (Self::LatencyLastUs, "latency_last_us"),
+        (Self::ParitySent, "parity_sent"),
+        (Self::DroppedOvertaken, "dropped_overtaken"),
+        (Self::DroppedSwallowed, "dropped_swallowed"),
+        (Self::DroppedNoSocket, "dropped_no_socket"),
+        (Self::DroppedAwaitsKey, "dropped_awaits_key"),
+        (Self::DroppedTooLarge, "dropped_too_large"),
+        (Self::DroppedLate, "dropped_late"),
+        (Self::DroppedSystem, "dropped_system"),
+    ];
+}
+
+/// The stages of a frame's way through the encoder's process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(usize)]
+pub enum Stage {
+    /// From drawn to encoded, waiting included.
+    Encode,
+    /// From encoded to packets with parity, sealed.
+    Packetize,
+    /// From packets to the last datagram being with the kernel, pacing included.
+    Send,
+    /// From drawn to the last datagram.
+    Total,
+}
+
+const TIMES: usize = 8;
+
+impl Stage {
+    pub const ALL: [(Self, &str, &str); 4] = [
+        (Self::Encode, "encode", "From drawn to encoded"),
+        (Self::Packetize, "packetize", "From encoded to sealed packets"),
+        (Self::Send, "send", "From packets to the last datagram"),
+        (Self::Total, "total", "From drawn to the last datagram"),
     ];
 }
 
@@ -180,6 +232,11 @@ impl ViewerPage {
     pub fn figure(&self, figure: Figure) -> u64 {
         self.layout().figures[figure as usize].load(Ordering::Relaxed)
     }
+
+    /// How long a stage took for each frame, over all encoders of the viewer.
+    pub fn times(&self, stage: Stage) -> &Histogram {
+        &self.layout().times[stage as usize]
+    }
 }
 
 fn reserve(word: &AtomicU64, epoch: u16, count: u64) -> Result<u64, Replaced> {
@@ -221,6 +278,17 @@ mod tests {
         assert_eq!(encoder.reserve_frame(1), Ok(2));
         assert_eq!(encoder.reserve_packets(1, 3), Ok(10));
         assert_eq!(encoder.reserve_packets(1, 1), Ok(13));
+    }
+
+    #[test]
+    fn times_are_those_of_all_who_share_the_page() {
+        let session = ViewerPage::create().unwrap();
+        let encoder = ViewerPage::open(session.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        for (stage, ..) in Stage::ALL {
+            encoder.times(stage).record(std::time::Duration::from_micros(3));
+        }
+        assert!(Stage::ALL.iter().all(|(stage, ..)| session.times(*stage).count() == 1));
+        assert_eq!(session.figure(Figure::DroppedSystem), 0, "figures do not overlap with times");
     }
 
     #[test]

@@ -1,16 +1,18 @@
 //! A sheet: one process writes what it knows of itself, another reads it without asking.
 //!
-//! A memfd of fixed size, sealed against shrinking and growing, made by the reader. It is read and
-//! written by calls, not mapped, so nothing that the writer does can fault the reader. A sum over the
-//! text tells a whole sheet from one that is being written; the reader treats the rest as hostile.
+//! A memfd of fixed size, sealed against shrinking and growing, made by the reader; or, where writer and
+//! reader come and go on their own, a file at a known place. It is read and written by calls, not mapped,
+//! so nothing that the writer does can fault the reader. A sum over the text tells a whole sheet from one
+//! that is being written; the reader treats the rest as hostile.
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Bytes of the sheet.
-const SHEET_BYTES: usize = 64 * 1024;
+const SHEET_BYTES: usize = 1024 * 1024;
 /// Sum and length before the text.
 const HEAD_BYTES: usize = 16;
 /// A sheet that is being written is read again so many times.
@@ -31,6 +33,32 @@ impl Sheet {
         rustix::fs::ftruncate(&memfd, SHEET_BYTES as u64)?;
         rustix::fs::fcntl_add_seals(&memfd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
         Ok(Self { memfd })
+    }
+
+    /// An empty one at `path`, which only this user may read.
+    ///
+    /// # Errors
+    /// Something is there already, or the system's.
+    pub fn create_at(path: &Path) -> io::Result<Self> {
+        use rustix::fs::{Mode, OFlags};
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+        Ok(Self { memfd: rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)? })
+    }
+
+    /// The reader's end of the one at `path`.
+    ///
+    /// # Errors
+    /// Nothing is there, or no plain file.
+    pub fn open_at(path: &Path) -> io::Result<Self> {
+        use rustix::fs::{FileType, Mode, OFlags};
+        // A pipe in its place must not hold up the reader.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let memfd = rustix::fs::open(path, flags, Mode::empty())?;
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&memfd)?.st_mode);
+        match kind {
+            FileType::RegularFile => Ok(Self { memfd }),
+            _ => Err(io::Error::other("is no plain file")),
+        }
     }
 
     /// The writer's end, as it was inherited.
@@ -56,15 +84,22 @@ impl Sheet {
 
     /// What is written; None: nothing whole.
     pub fn read<T: DeserializeOwned>(&self) -> Option<T> {
-        let mut bytes = vec![0; SHEET_BYTES];
         (0..READS_MAX).find_map(|_| {
-            let got = rustix::io::pread(&self.memfd, &mut bytes[..], 0).ok()?;
-            let (head, rest) = bytes[..got].split_at_checked(HEAD_BYTES)?;
-            let (expected, length) = head.split_at(8);
+            let mut head = [0; HEAD_BYTES];
+            let got = rustix::io::pread(&self.memfd, &mut head[..], 0).ok()?;
+            let (expected, length) = head.split_at_checked(8).filter(|_| got == HEAD_BYTES)?;
             let expected = u64::from_le_bytes(expected.try_into().ok()?);
             let length = usize::try_from(u64::from_le_bytes(length.try_into().ok()?)).ok()?;
-            let text = rest.get(..length)?;
-            if sum(text) == expected { serde_json::from_slice(text).ok() } else { None }
+            if length > SHEET_BYTES - HEAD_BYTES {
+                return None;
+            }
+            let mut text = vec![0; length];
+            let got = rustix::io::pread(&self.memfd, &mut text[..], HEAD_BYTES as u64).ok()?;
+            if got == length && sum(&text) == expected {
+                serde_json::from_slice(&text).ok()
+            } else {
+                None
+            }
         })
     }
 }
@@ -99,5 +134,22 @@ mod tests {
         rustix::io::pwrite(&writer, &[0xff; 64], 0).unwrap();
         assert_eq!(reader.read::<Vec<u32>>(), None);
         assert!(rustix::fs::ftruncate(&writer, 1).is_err(), "it is sealed");
+    }
+
+    #[test]
+    fn a_sheet_at_a_place_is_read_by_whoever_comes_and_nothing_else_is_taken_for_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sheet");
+        assert!(Sheet::open_at(&path).is_err());
+        let writer = Sheet::create_at(&path).unwrap();
+        assert_eq!(Sheet::open_at(&path).unwrap().read::<Vec<u32>>(), None);
+        writer.write(&vec![1, 2, 3]).unwrap();
+        writer.write(&vec![4]).unwrap();
+        assert_eq!(Sheet::open_at(&path).unwrap().read(), Some(vec![4]));
+        assert!(Sheet::create_at(&path).is_err(), "there is one already");
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(Sheet::open_at(&link).is_err());
+        assert!(Sheet::open_at(directory.path()).is_err());
     }
 }

@@ -83,6 +83,9 @@ pub struct Figures {
     pub fec_reports: u64,
     /// Packets that the client missed, as those reports say.
     pub packets_missed: u64,
+    /// FEC blocks that lacked packets and could be repaired, and those that could not.
+    pub blocks_recovered: u64,
+    pub blocks_lost: u64,
 }
 
 /// Why a flow did not move to a new socket; it stays where it is.
@@ -215,6 +218,11 @@ impl Control {
         self.connected
     }
 
+    /// To the client and back, as ENet measures it by its pings; None: not connected.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.connected.then(|| self.host.peer(PEER).round_trip_time())
+    }
+
     pub fn figures(&self) -> Figures {
         let wire = self.host.socket().figures();
         let (strange_datagrams, send_errors) = (wire.strange, wire.send_errors);
@@ -276,6 +284,11 @@ impl Control {
             Ok(Message::FecStatus(status)) => {
                 self.figures.fec_reports += 1;
                 self.figures.packets_missed += u64::from(status.missing_before_highest);
+                let received = u32::from(status.received_data) + u32::from(status.received_parity);
+                match received >= u32::from(status.data_packets) {
+                    true => self.figures.blocks_recovered += 1,
+                    false => self.figures.blocks_lost += 1,
+                }
             }
             Ok(
                 Message::FrameStatistics

@@ -12,12 +12,12 @@ use std::time::Duration;
 use super::life::Pulse;
 use super::oom;
 use crate::ipc::{
-    EncoderBoot, FromEncoder, RingSpec, SessionId, ToEncoder, VERSION, ViewerGrant, ViewerId,
+    EncoderBoot, FromEncoder, RingSpec, SessionId, Timed, ToEncoder, VERSION, ViewerGrant, ViewerId,
 };
 use crate::proc::boot::{self, Spawn};
 use crate::proc::child::Child;
 use crate::proc::link::{Link, LinkError};
-use crate::proc::page::{Figure, ViewerPage};
+use crate::proc::page::{Figure, Stage, ViewerPage};
 use crate::proto::stream::StreamSpec;
 use crate::time::Time;
 
@@ -61,6 +61,8 @@ struct Running {
     /// It has closed its end: it is broken and was killed.
     is_deaf: bool,
     started: Time,
+    /// As it told with its first word.
+    name: Option<String>,
     /// What the page showed at the start: an earlier encoder's frames are not this one's.
     base: (u64, u64),
 }
@@ -124,7 +126,8 @@ impl EncoderLink {
         let child = boot::spawn(&how, &message)?;
         let base = counts(page);
         tracing::info!(pid = child.pid(), epoch, viewer = %viewer, "encoder started");
-        self.running = Some(Running { child, control, is_deaf: false, started: now, base });
+        let (is_deaf, name) = (false, None);
+        self.running = Some(Running { child, control, is_deaf, started: now, name, base });
         Ok(frames)
     }
 
@@ -235,6 +238,18 @@ impl EncoderLink {
         figures.insert("encoder_epoch".into(), f64::from(page.epoch()));
     }
 
+    /// The name of the encoder that runs, once it has told.
+    pub fn name(&self) -> Option<&str> {
+        self.running.as_ref()?.name.as_deref()
+    }
+
+    /// How long the viewer's frames took, by stage.
+    pub fn times(&self) -> Vec<Timed> {
+        let Some((_, page)) = &self.page else { return Vec::new() };
+        let all = Stage::ALL.iter();
+        all.map(|(stage, name, meaning)| page.times(*stage).timed(name, meaning)).collect()
+    }
+
     fn bury(&mut self, running: Running, kill_at: Time) {
         let Running { child, control, .. } = running;
         self.going.push(Going { child, _control: control, kill_at });
@@ -246,6 +261,7 @@ impl Running {
         for _ in 0..MESSAGES_MAX {
             match self.control.receive::<FromEncoder>() {
                 Ok((FromEncoder::Ready { encoder }, _)) => {
+                    self.name = Some(encoder.clone());
                     seen.push(Seen::Ready { encoder });
                 }
                 Ok((FromEncoder::Failed { reason }, _)) => seen.push(Seen::Failed { reason }),

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use super::control::{Control, ControlEvent};
 use crate::ipc::{ViewerGrant, ViewerId};
@@ -125,6 +126,11 @@ impl Flows {
         self.controls.values().map(|connection| connection.control.as_fd())
     }
 
+    /// To the viewer and back; None: it is not connected.
+    pub fn round_trip(&self, viewer: ViewerId) -> Option<Duration> {
+        self.controls.get(&viewer)?.control.round_trip()
+    }
+
     /// Counts of the newest control connection.
     pub fn figures(&self, figures: &mut BTreeMap<String, f64>) {
         let Some(connection) = self.controls.values().next_back() else { return };
@@ -139,6 +145,8 @@ impl Flows {
             ("control_moves", control.moves),
             ("fec_reports", control.fec_reports),
             ("packets_missed", control.packets_missed),
+            ("blocks_recovered", control.blocks_recovered),
+            ("blocks_lost", control.blocks_lost),
         ] {
             figures.insert(name.to_owned(), value as f64);
         }

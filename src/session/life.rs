@@ -136,6 +136,26 @@ impl Life {
         self.active.as_ref().filter(|v| v.grant.viewer == viewer).map(|v| &*v.spec)
     }
 
+    /// The viewer whose encoder runs, and its stream.
+    pub fn active(&self) -> Option<(ViewerId, &StreamSpec)> {
+        self.active.as_ref().map(|v| (v.grant.viewer, &*v.spec))
+    }
+
+    /// The title of the app.
+    pub fn app(&self) -> &str {
+        &self.spec.app.title
+    }
+
+    /// "starting", "streaming", "paused", "stopping".
+    pub fn state(&self) -> &'static str {
+        match self.phase {
+            Phase::Starting => "starting",
+            Phase::Running if self.streaming() => "streaming",
+            Phase::Running => "paused",
+            Phase::Ending { .. } | Phase::Over => "stopping",
+        }
+    }
+
     pub fn figures(&self) -> Figures {
         self.figures
     }

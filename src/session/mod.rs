@@ -5,6 +5,8 @@
 pub mod life;
 
 #[cfg(feature = "host")]
+mod account;
+#[cfg(feature = "host")]
 pub mod app;
 #[cfg(feature = "host")]
 pub mod control;

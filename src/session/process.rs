@@ -3,10 +3,11 @@ use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use super::account::Account;
 use super::app::{self, App, Surroundings, orphans};
 use super::life::Event;
 use super::presence;
-use super::run::{Parts, Session};
+use super::run::{Parts, Session, now};
 use crate::audio::{self, AudioConfig};
 use crate::desktop::{self, Desktop, DesktopConfig};
 use crate::ipc::SessionBoot;
@@ -45,6 +46,7 @@ fn live(boot: SessionBoot, fds: Vec<OwnedFd>) -> ExitCode {
         }
     };
     orphans::adopt();
+    let account = Account::open(&boot.directory, &boot.spec, now());
     let mut parts = Parts { desktop: None, audio: None, app: None };
     let mut own_children = Vec::new();
     let started = start(&boot, &mut parts, &mut own_children);
@@ -56,7 +58,7 @@ fn live(boot: SessionBoot, fds: Vec<OwnedFd>) -> ExitCode {
             Event::StartFailed { reason }
         }
     };
-    Session::new(boot.spec, listener, signals, parts, own_children).run(first);
+    Session::new(boot.spec, listener, signals, parts, own_children, account).run(first);
     // Held until nothing of the session is left.
     drop(lock);
     code

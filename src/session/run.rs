@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 
+use super::account::Account;
 use super::app::{App, orphans};
 use super::control::{self, ControlEvent};
 use super::encoder_link::{EncoderLink, Order, Seen};
@@ -18,7 +19,7 @@ use super::life::{Effect, Event, Life};
 use super::presence::{self, Presence, Step};
 use crate::audio::{Audio, AudioViewer};
 use crate::desktop::{Desktop, DesktopCommand, Ring};
-use crate::ipc::{FromSession, SessionSpec, ToSession, ViewerId};
+use crate::ipc::{FromSession, SessionFigures, SessionSpec, ToSession, ViewerFigures, ViewerId};
 use crate::proc::signals::Signals;
 use crate::proto::control::Feedback;
 use crate::proto::stream::{Flow, StreamSpec};
@@ -58,6 +59,7 @@ pub struct Session {
     due: Due,
     /// Encoders that could not be started.
     failures: u64,
+    account: Account,
 }
 
 /// What the app needs. Without a desktop there is nothing.
@@ -97,6 +99,7 @@ impl Session {
         signals: Signals,
         parts: Parts,
         own_children: Vec<u32>,
+        account: Account,
     ) -> Self {
         let start = now();
         let policy = &spec.policy;
@@ -115,6 +118,7 @@ impl Session {
             ending: Ending::No,
             due: Due { tick: start, pulse: start, service: start, output: start },
             failures: 0,
+            account,
         }
     }
 
@@ -179,7 +183,7 @@ impl Session {
         if !self.events.is_empty() {
             return now;
         }
-        let mut due = self.due.tick;
+        let mut due = self.due.tick.min(self.account.due());
         if self.encoder.is_running() {
             due = due.min(self.due.pulse);
         }
@@ -216,6 +220,10 @@ impl Session {
         self.look_at_app(now, caught.child);
         if now >= self.due.tick {
             self.tick(now);
+        }
+        if now >= self.account.due() {
+            let figures = self.told();
+            self.account.write(figures, now);
         }
         if self.life.next_timeout().is_some_and(|at| now >= at) {
             self.events.push_back(Event::Timeout);
@@ -501,6 +509,28 @@ impl Session {
         while self.fronts.owes() && now() < end {
             self.fronts.accept(&self.life.identity(std::process::id()));
             std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// What operators are told of this session.
+    fn told(&self) -> SessionFigures {
+        let viewer = self.life.active().map(|(id, stream)| ViewerFigures {
+            id,
+            mode: stream.video.mode,
+            codec: stream.video.codec,
+            encoder: self.encoder.name().map(str::to_owned),
+            round_trip_us: self.flows.round_trip(id).map(|time| time.as_micros() as u64),
+        });
+        let mut times = self.encoder.times();
+        let drawing = self.parts.desktop.as_ref().map(Desktop::drawing);
+        times.extend(drawing.map(|d| d.timed("capture", "From the wish to draw to drawn")));
+        SessionFigures {
+            app: self.life.app().to_owned(),
+            state: self.life.state().into(),
+            viewer,
+            figures: self.figures(),
+            times,
+            ..SessionFigures::default()
         }
     }
 

@@ -25,6 +25,8 @@ use glommio::{
     ExecutorJoinHandle, Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle,
 };
 
+use crate::proc::histogram::Histogram;
+
 pub use self::clock::{Late, now, sleep_until, timeout_at};
 pub use self::listen::{
     Conn, ListenFigures, Listener, ListenerEnded, canonical, revive, take_queued,
@@ -67,6 +69,7 @@ pub struct Vitals {
     beat: AtomicU64,
     panics: AtomicU64,
     tasks: AtomicU64,
+    lag: Histogram,
 }
 
 impl Vitals {
@@ -82,6 +85,11 @@ impl Vitals {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         let waited = text.split_ascii_whitespace().nth(1).and_then(|ns| ns.parse().ok());
         Duration::from_nanos(waited.unwrap_or(0))
+    }
+
+    /// How late the beat's timer was served: how long any other timer or socket had to wait.
+    pub fn lag(&self) -> &Histogram {
+        &self.lag
     }
 
     /// Tasks that ended by a panic.
@@ -135,7 +143,9 @@ impl Shard {
     async fn beat(self) {
         loop {
             self.vitals.beat.store(now().0, Ordering::Relaxed);
-            sleep_until(now() + BEAT_EVERY).await;
+            let due = now() + BEAT_EVERY;
+            sleep_until(due).await;
+            self.vitals.lag.record(now().since(due));
         }
     }
 }

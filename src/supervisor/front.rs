@@ -30,8 +30,6 @@ pub struct Front {
     orders: VecDeque<FrontOrder>,
     /// Where it writes what it has done.
     pub sheet: Arc<Sheet>,
-    /// It was asked which sessions run and has not answered yet.
-    pub asked: bool,
 }
 
 impl Front {
@@ -60,7 +58,6 @@ impl Front {
             killed: false,
             orders: VecDeque::new(),
             sheet: Arc::new(sheet),
-            asked: false,
         };
         front.order(FrontOrder::Hello { version: VERSION });
         Ok(front)

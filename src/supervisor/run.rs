@@ -32,8 +32,6 @@ const TICK: Duration = Duration::from_secs(1);
 const FAILED_STARTS_MAX: u32 = 3;
 /// Reports taken from the front in a row before others have their turn.
 const REPORTS_IN_A_ROW: usize = 64;
-/// The question of this process itself; visitors count from 1.
-const OWN_QUESTION: u64 = 0;
 
 /// Everything that the supervisor owns.
 pub struct Supervisor {
@@ -195,7 +193,6 @@ impl Supervisor {
             self.next_tick = now + TICK;
             self.sessions.values().for_each(Session::bound_log);
             self.remains.retain_mut(|remains| !remains.remove());
-            self.ask_of_sessions();
         }
     }
 
@@ -380,7 +377,6 @@ impl Supervisor {
                     session.kill();
                 }
             }
-            FrontReport::AdminAnswer { id: OWN_QUESTION, answer } => self.learn(answer),
             FrontReport::AdminAnswer { id, answer } => self.admin.answer(id, &answer),
             FrontReport::PairingAsked(pending) => self.words.pairing_asked(&pending),
             FrontReport::PairingEnded { id, outcome } => self.words.pairing_ended(&id, &outcome),
@@ -396,24 +392,6 @@ impl Supervisor {
             sheet: Arc::clone(&front.sheet),
         });
         self.board.note(|known| known.front = seen);
-    }
-
-    /// Asks the front what the sessions do, unless it still owes an answer.
-    fn ask_of_sessions(&mut self) {
-        let wanted = self.boot.config.metrics.enabled && !self.sessions.is_empty();
-        if let Some(front) = self.front.as_mut().filter(|f| wanted && f.serving && !f.asked) {
-            front.asked = true;
-            front.order(FrontOrder::Admin { id: OWN_QUESTION, request: AdminRequest::Sessions });
-        }
-    }
-
-    fn learn(&mut self, answer: AdminAnswer) {
-        if let Some(front) = &mut self.front {
-            front.asked = false;
-        }
-        if let AdminAnswer::Sessions(list) = answer {
-            self.board.note(|known| known.summaries = Some((Instant::now(), list)));
-        }
     }
 
     fn tell_front(&mut self, order: FrontOrder) {

@@ -1,4 +1,6 @@
 //! A place of its own for a host under test, the host in it, and clients that play from it.
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
@@ -56,14 +58,24 @@ pub struct Place {
 
 impl Place {
     pub fn new() -> Self {
-        Self::within(None)
+        Self::make(None, "")
+    }
+
+    /// With more tables in the configuration.
+    pub fn with(more: &str) -> Self {
+        Self::make(None, more)
     }
 
     pub fn within(namespace: Option<String>) -> Self {
+        Self::make(namespace, "")
+    }
+
+    fn make(namespace: Option<String>, more: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("run")).unwrap();
         let text = "host_name = \"under-test\"\nmdns = false\n[ports]\nhttps = 0\nhttp = 0\n\
-                    rtsp = 0\nvideo = 0\ncontrol = 0\naudio = 0\n";
+                    rtsp = 0\nvideo = 0\ncontrol = 0\naudio = 0\n[metrics]\nport = 0\n";
+        let text = format!("{text}{more}");
         std::fs::write(directory.path().join("moonshard.toml"), text).unwrap();
         Self { directory, namespace }
     }
@@ -111,6 +123,19 @@ impl Place {
     pub fn port(&self, service: &str) -> u16 {
         let port = self.admin(&["status"])["ports"][service].as_u64();
         u16::try_from(port.unwrap()).unwrap()
+    }
+
+    /// What the host answers operators: the status number and the body.
+    pub fn operators(&self, path: &str) -> (u16, String) {
+        let status = self.admin(&["status"]);
+        let at = status["metrics"].as_str().unwrap_or_else(|| panic!("{status}"));
+        let mut socket = TcpStream::connect(at).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(socket, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut text = String::new();
+        socket.read_to_string(&mut text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
     /// Sessions that the host tells of.

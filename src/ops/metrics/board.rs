@@ -1,15 +1,17 @@
 //! What the supervisor knows, for the operators' threads to read; and what follows from it.
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::ipc::{FrontFigures, SessionId, SessionSummary};
+use crate::config::Ports;
+use crate::ipc::{FrontFigures, SESSION_SHEET, SessionFigures, SessionId};
 use crate::proc::sheet::Sheet;
 
 /// A shard whose last beat is older, or a front whose sheet is, does not live.
 pub const BEAT_AGE_MAX: Duration = Duration::from_secs(2);
-/// Figures of sessions that are older are unknown.
-const SUMMARIES_AGE_MAX: Duration = Duration::from_secs(10);
+/// What a session wrote of itself longer ago says nothing of now.
+const SESSION_AGE_MAX: Duration = Duration::from_secs(10);
 
 /// The front as the supervisor sees it.
 #[derive(Clone, Debug)]
@@ -37,14 +39,15 @@ pub struct Known {
     pub front_starts: u64,
     /// Process of each session.
     pub sessions: BTreeMap<SessionId, u32>,
-    /// What the front said of them, and when.
-    pub summaries: Option<(Instant, Vec<SessionSummary>)>,
+    /// The directory that holds one for each of them.
+    pub sessions_dir: PathBuf,
     /// Sessions that ended: (well, otherwise).
     pub sessions_ended: (u64, u64),
     pub sessions_started: u64,
     pub sessions_not_started: u64,
     pub seats: usize,
-    pub https: u16,
+    /// The host's own TCP ports.
+    pub listening: Ports,
     pub encoder: EncoderSeen,
     pub stopping: bool,
 }
@@ -70,13 +73,16 @@ impl Known {
         self.front.as_ref()?.sheet.read()
     }
 
-    /// What sessions do, as far as it is known and not too old.
-    pub fn fresh_summaries(&self) -> Option<&[SessionSummary]> {
-        if self.sessions.is_empty() {
-            return Some(&[]);
-        }
-        let (when, list) = self.summaries.as_ref()?;
-        (when.elapsed() <= SUMMARIES_AGE_MAX).then_some(list.as_slice())
+    /// What each session wrote of itself last; None: nothing, nothing whole, or too long ago.
+    /// Reads a small file for each. `now_ns`: CLOCK_MONOTONIC.
+    pub fn session_figures(&self, now_ns: u64) -> BTreeMap<SessionId, Option<SessionFigures>> {
+        let read = |id: &SessionId| {
+            let path = self.sessions_dir.join(id.to_string()).join(SESSION_SHEET);
+            let figures: SessionFigures = Sheet::open_at(&path).ok()?.read()?;
+            let age = Duration::from_nanos(now_ns.saturating_sub(figures.written_ns));
+            (age <= SESSION_AGE_MAX).then_some(figures)
+        };
+        self.sessions.keys().map(|id| (*id, read(id))).collect()
     }
 
     /// Seats that a new session could take; 0 while the host stops.
@@ -104,7 +110,7 @@ impl Known {
 fn judge(figures: &FrontFigures, now_ns: u64) -> Vec<String> {
     let late = |then: u64| {
         let age = Duration::from_nanos(now_ns.saturating_sub(then));
-        (age >= BEAT_AGE_MAX).then(|| age.as_millis())
+        (age >= BEAT_AGE_MAX).then_some(age.as_millis())
     };
     let mut ailments = Vec::new();
     if let Some(ms) = late(figures.written_ns) {
@@ -148,11 +154,28 @@ mod tests {
     }
 
     #[test]
+    fn a_session_that_writes_nothing_or_not_any_more_is_unknown() {
+        let directory = tempfile::tempdir().unwrap();
+        let id = SessionId(1);
+        let own = directory.path().join(id.to_string());
+        std::fs::create_dir(&own).unwrap();
+        let mut known = Known { sessions_dir: directory.path().into(), ..Default::default() };
+        assert!(known.session_figures(0).is_empty());
+        known.sessions.insert(id, 7);
+        assert_eq!(known.session_figures(0)[&id], None, "unknown, and so not nothing");
+        let sheet = Sheet::create_at(&own.join(SESSION_SHEET)).unwrap();
+        let figures =
+            SessionFigures { written_ns: 5, state: "paused".into(), ..Default::default() };
+        sheet.write(&figures).unwrap();
+        assert_eq!(known.session_figures(5)[&id], Some(figures));
+        assert_eq!(known.session_figures(5 + 11_000_000_000)[&id], None);
+    }
+
+    #[test]
     fn nobody_has_a_seat_in_a_host_that_stops() {
         let mut known = Known { seats: 2, ..Default::default() };
         known.sessions.insert(SessionId(1), 7);
         assert_eq!(known.free_seats(), 1);
-        assert_eq!(known.fresh_summaries(), None, "unknown, and so not nothing");
         known.stopping = true;
         assert_eq!(known.free_seats(), 0);
     }

@@ -39,7 +39,7 @@ impl Readiness {
             obstacles.push(format!("no encoder works: {}", known.encoder.reason));
         }
         if obstacles.is_empty() {
-            obstacles.extend(self.handshake(known.https).err());
+            obstacles.extend(self.handshake(known.listening.https).err());
         }
         obstacles
     }

@@ -8,72 +8,14 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::board::Known;
-use crate::ipc::{FrontFigures, SessionSummary, Timed};
-
-/// The states of a session.
-const STATES: [&str; 4] = ["starting", "streaming", "paused", "stopping"];
-
-/// Figures of a session that are always declared; what else it tells becomes a gauge.
-/// (name, it only grows)
-const SESSION_FIGURES: [(&str, bool); 21] = [
-    ("encoder_frames_received", true),
-    ("encoder_frames_encoded", true),
-    ("encoder_frames_sent", true),
-    ("encoder_frames_dropped", true),
-    ("encoder_key_frames", true),
-    ("encoder_packets_sent", true),
-    ("encoder_bytes_sent", true),
-    ("encoder_send_errors", true),
-    ("encoder_latency_sum_us", true),
-    ("encoder_latency_last_us", false),
-    ("encoder_restarts", true),
-    ("viewers", true),
-    ("input_passed", true),
-    ("input_dropped", true),
-    ("packets_missed", true),
-    ("fec_reports", true),
-    ("failures", true),
-    ("desktop_frames_drawn", true),
-    ("desktop_frames_dropped_no_slot", true),
-    ("desktop_render_us_p50", false),
-    ("desktop_render_us_p99", false),
-];
-
-/// Front counters that are one family: (counter, family, its meaning, labels).
-type Grouped = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
-const GROUPED: [Grouped; 18] = [
-    ("handshakes", "handshakes", &[("result", "ok"), ("reason", "")]),
-    ("handshakes_failed", "handshakes", &[("result", "failed"), ("reason", "tls")]),
-    ("handshakes_late", "handshakes", &[("result", "failed"), ("reason", "deadline")]),
-    ("heads_late", "deadlines", &[("of", "head")]),
-    ("answers_late", "deadlines", &[("of", "answer")]),
-    ("effects_dropped", "drops", &[("of", "effect")]),
-    ("session_messages_dropped", "drops", &[("of", "session_message")]),
-    ("reports_dropped", "drops", &[("of", "report")]),
-    ("door_dropped", "drops", &[("of", "hand_over")]),
-    ("https_accepted", "accepted", &[("service", "https")]),
-    ("http_accepted", "accepted", &[("service", "http")]),
-    ("rtsp_accepted", "accepted", &[("service", "rtsp")]),
-    ("https_exhausted", "accept_errors", &[("service", "https"), ("reason", "exhausted")]),
-    ("http_exhausted", "accept_errors", &[("service", "http"), ("reason", "exhausted")]),
-    ("rtsp_exhausted", "accept_errors", &[("service", "rtsp"), ("reason", "exhausted")]),
-    ("https_vanished", "accept_errors", &[("service", "https"), ("reason", "vanished")]),
-    ("http_vanished", "accept_errors", &[("service", "http"), ("reason", "vanished")]),
-    ("rtsp_vanished", "accept_errors", &[("service", "rtsp"), ("reason", "vanished")]),
-];
-
-const FAMILIES: [(&str, &str); 5] = [
-    ("handshakes", "TLS handshakes by result and reason"),
-    ("deadlines", "Connections closed because their time was over"),
-    ("drops", "What was dropped because a queue or link was full or gone"),
-    ("accepted", "Connections accepted"),
-    ("accept_errors", "Connections that could not be accepted"),
-];
+use super::{control, sockets, streams};
+use crate::ipc::{FrontFigures, SessionFigures, SessionId, Timed};
 
 /// All that is known, as text. `now_ns`: CLOCK_MONOTONIC.
 pub fn metrics(known: Known, now_ns: u64) -> Result<String, Error> {
     let mut registry = Registry::with_prefix("moonshard");
-    registry.register_collector(Box::new(Answer { figures: known.figures(), known, now_ns }));
+    let (figures, sessions) = (known.figures(), known.session_figures(now_ns));
+    registry.register_collector(Box::new(Answer { figures, sessions, known, now_ns }));
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
@@ -83,13 +25,19 @@ pub fn metrics(known: Known, now_ns: u64) -> Result<String, Error> {
 struct Answer {
     known: Known,
     figures: Option<FrontFigures>,
+    sessions: BTreeMap<SessionId, Option<SessionFigures>>,
     now_ns: u64,
 }
 
-type Labels<'a> = Vec<(&'a str, String)>;
+pub type Labels<'a> = Vec<(&'a str, String)>;
+
+/// One label.
+pub fn label(name: &str, value: impl ToString) -> Labels<'_> {
+    vec![(name, value.to_string())]
+}
 
 /// One family of gauges or counters; values that are unknown are not in `values`.
-fn family<'a>(
+pub fn family<'a>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     meaning: &str,
@@ -115,19 +63,61 @@ fn put(metric: &mut MetricEncoder<'_>, grows: bool, value: f64) -> Result<(), Er
     }
 }
 
+/// One family of histograms, in seconds.
+pub fn histograms<'a>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    meaning: &str,
+    values: impl IntoIterator<Item = (Labels<'a>, &'a Timed)>,
+) -> Result<(), Error> {
+    let mut family = encoder.encode_descriptor(name, meaning, None, MetricType::Histogram)?;
+    for (labels, timed) in values {
+        let mut below = 0;
+        let buckets: Vec<(f64, u64)> = timed
+            .cumulative
+            .iter()
+            .map(|(us, count)| {
+                let here = count.saturating_sub(below);
+                below = below.max(*count);
+                (if *us == u64::MAX { f64::INFINITY } else { *us as f64 / 1e6 }, here)
+            })
+            .collect();
+        let sum = timed.sum_us as f64 / 1e6;
+        let mut metric = family.encode_family(&labels)?;
+        metric.encode_histogram::<NoLabelSet>(sum, below, &buckets, None)?;
+    }
+    Ok(())
+}
+
+/// What other processes say becomes a name only if it is one.
+pub fn is_name(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
 impl Collector for Answer {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let e = &mut encoder;
-        let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
+        let version = label("version", env!("CARGO_PKG_VERSION"));
         family(e, "build_info", "This program", false, [(version, 1.0)])?;
         self.encode_host(e)?;
-        self.encode_front(e)?;
+        // Without a readable sheet the families are declared all the same, and hold nothing.
+        let unknown = FrontFigures::default();
+        let age = self.figures.as_ref().map(|figures| (vec![], self.age(figures.written_ns)));
+        let meaning = "Since the front wrote its figures";
+        family(e, "front_sheet_age_seconds", meaning, false, age)?;
+        control::encode(e, self.figures.as_ref().unwrap_or(&unknown), self.now_ns)?;
+        sockets::encode(e, &self.known.listening)?;
         self.encode_processes(e)?;
-        self.encode_sessions(e)
+        streams::encode(e, &self.sessions, self.now_ns)
     }
 }
 
 impl Answer {
+    fn age(&self, then: u64) -> f64 {
+        self.now_ns.saturating_sub(then) as f64 / 1e9
+    }
+
     fn encode_host(&self, e: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
         let known = &self.known;
         let up = f64::from(u8::from(known.ailments(self.now_ns).is_empty()));
@@ -157,43 +147,6 @@ impl Answer {
         family(e, "encoder_probe_age_seconds", "Since encoders were tried", false, age)
     }
 
-    fn encode_front(&self, e: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
-        let Some(figures) = &self.figures else { return Ok(()) };
-        let seconds = |then: u64| self.now_ns.saturating_sub(then) as f64 / 1e9;
-        let age = [(vec![], seconds(figures.written_ns))];
-        family(e, "front_sheet_age_seconds", "Since the front wrote its figures", false, age)?;
-        let waiting = [(vec![], figures.calls_waiting as f64)];
-        family(e, "calls_waiting", "Requests that wait for their answer", false, waiting)?;
-        let shards = || figures.shards.iter().enumerate();
-        let shard = |n: usize| vec![("shard", n.to_string())];
-        let beating = shards().filter(|(_, s)| s.beat_ns > 0);
-        let ages = beating.map(|(n, s)| (shard(n), seconds(s.beat_ns)));
-        family(e, "shard_heartbeat_age_seconds", "Since the shard last turned", false, ages)?;
-        let tasks = shards().map(|(n, s)| (shard(n), s.tasks as f64));
-        family(e, "shard_tasks", "Tasks that exist now", false, tasks)?;
-        let panics = shards().map(|(n, s)| (shard(n), s.panics as f64));
-        family(e, "shard_panics", "Tasks that ended by a panic", true, panics)?;
-        let starved = shards().map(|(n, s)| (shard(n), s.starved_ns as f64 / 1e9));
-        family(e, "shard_starved_seconds", "Time ready without a core", true, starved)?;
-        for (name, meaning) in FAMILIES {
-            let of_family = GROUPED.iter().filter(|(_, family, _)| *family == name);
-            let values = of_family.filter_map(|(counter, _, labels)| {
-                let found = figures.counters.iter().find(|c| c.name == *counter)?;
-                let labels = labels.iter().map(|(k, v)| (*k, (*v).to_owned())).collect();
-                Some((labels, found.value as f64))
-            });
-            family(e, name, meaning, true, values)?;
-        }
-        for counter in &figures.counters {
-            let grouped = GROUPED.iter().any(|(name, ..)| *name == counter.name);
-            if !grouped && is_name(&counter.name) {
-                let value = [(vec![], counter.value as f64)];
-                family(e, &counter.name, &counter.meaning, true, value)?;
-            }
-        }
-        figures.times.iter().filter(|t| is_name(&t.name)).try_for_each(|t| histogram(e, t))
-    }
-
     fn encode_processes(&self, e: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
         let process = |kind: &'static str, session: String| {
             vec![("kind", kind), ("session", "")]
@@ -220,54 +173,6 @@ impl Answer {
         });
         family(e, "process_open_fds", "Open file descriptors", false, fds)
     }
-
-    fn encode_sessions(&self, e: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
-        let summaries = self.known.fresh_summaries();
-        let states = STATES.iter().filter_map(|state| {
-            let count = summaries?.iter().filter(|s| s.state == *state).count();
-            Some((vec![("state", (*state).to_owned())], count as f64))
-        });
-        family(e, "sessions", "Sessions by state", false, states)?;
-        let all = summaries.unwrap_or_default();
-        let ages = all.iter().map(|s| (session(s), s.age_seconds as f64));
-        family(e, "session_age_seconds", "Since the session was made", false, ages)?;
-        let mut names: BTreeMap<&str, bool> = SESSION_FIGURES.into_iter().collect();
-        for name in all.iter().flat_map(|s| s.figures.keys()).filter(|name| is_name(name)) {
-            names.entry(name).or_insert(false);
-        }
-        for (name, grows) in names {
-            let told = all.iter().filter_map(|s| Some((session(s), *s.figures.get(name)?)));
-            let meaning = format!("As the session tells: {}", name.replace('_', " "));
-            family(e, &format!("session_{name}"), &meaning, grows, told)?;
-        }
-        Ok(())
-    }
-}
-
-fn session(summary: &SessionSummary) -> Labels<'static> {
-    vec![("session", summary.id.to_string()), ("app", summary.app.clone())]
-}
-
-fn histogram(e: &mut DescriptorEncoder<'_>, timed: &Timed) -> Result<(), Error> {
-    let name = format!("{}_seconds", timed.name);
-    let mut below = 0;
-    let buckets: Vec<(f64, u64)> = timed
-        .cumulative
-        .iter()
-        .map(|(us, count)| {
-            let here = count.saturating_sub(below);
-            below = below.max(*count);
-            (if *us == u64::MAX { f64::INFINITY } else { *us as f64 / 1e6 }, here)
-        })
-        .collect();
-    let mut metric = e.encode_descriptor(&name, &timed.meaning, None, MetricType::Histogram)?;
-    metric.encode_histogram::<NoLabelSet>(timed.sum_us as f64 / 1e6, below, &buckets, None)
-}
-
-/// What other processes say becomes a name only if it is one.
-fn is_name(text: &str) -> bool {
-    (1..=64).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
 
 /// A line of /proc/<pid>/status, see proc_pid_status(5).
