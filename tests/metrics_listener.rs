@@ -148,6 +148,7 @@ fn only_get_of_what_is_there_is_answered_and_idlers_are_sent_away() {
     let (status, capacity) = json(at, "/capacity");
     assert_eq!((status, capacity["seats"]["used"].as_u64()), (200, Some(0)));
     assert_eq!(capacity["draining"], false);
+    assert!(capacity["gpus"].is_array());
     // As many idlers as there are seats: they are gone after their time, and others come in.
     let mut idle: Vec<TcpStream> = (0..16).map(|_| TcpStream::connect(at).unwrap()).collect();
     for socket in &mut idle {
@@ -194,6 +195,49 @@ fn without_an_encoder_the_host_is_not_ready_and_says_why() {
     let reasons = body["reasons"].to_string();
     assert!(reasons.contains("no encoder works") && reasons.contains("nosuchenc"), "{body}");
     assert_eq!(get(at, "/healthz").0, 200, "it lives all the same");
+}
+
+#[test]
+fn a_full_disk_is_told_where_pairings_are_kept() {
+    let place = Place::with_metrics(true);
+    std::fs::create_dir_all(place.state()).unwrap();
+    let config = place.config();
+    // A disk of its own, which nobody else sees.
+    let script = format!(
+        "mount -t tmpfs -o size=256k disk '{}' && exec '{}' serve --config '{}'",
+        place.state().display(),
+        env!("CARGO_BIN_EXE_moonshard"),
+        config.display()
+    );
+    let mut command = place.command(&[]);
+    let environment: Vec<_> =
+        command.get_envs().map(|(k, v)| (k.to_owned(), v.map(ToOwned::to_owned))).collect();
+    command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script]);
+    for (key, value) in environment {
+        match value {
+            Some(value) => command.env(key, value),
+            None => command.env_remove(key),
+        };
+    }
+    let mut host = Host::of(&mut command);
+    host.expect("ready in");
+    let at = address(&place);
+    assert_eq!(json(at, "/readyz").0, 200, "{:?}", json(at, "/readyz"));
+    let disk = PathBuf::from(format!("/proc/{}/root{}", host.pid(), place.state().display()));
+    let filled = std::fs::write(disk.join("fill"), vec![0; 1 << 20]);
+    assert!(filled.is_err(), "the disk is not full");
+    // An outcome holds for a few seconds.
+    let body = eventually(|| {
+        let (status, body) = json(at, "/readyz");
+        (status == 503).then_some(body)
+    });
+    let reasons = body["reasons"].to_string();
+    assert!(reasons.contains("state directory") && reasons.contains("No space left"), "{body}");
+    std::fs::remove_file(disk.join("fill")).unwrap();
+    eventually(|| (json(at, "/readyz").0 == 200).then_some(()));
+    host.signal("TERM");
+    assert_eq!(host.wait().0, Some(0));
 }
 
 #[test]

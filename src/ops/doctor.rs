@@ -241,6 +241,15 @@ fn nodes() -> Vec<PathBuf> {
     nodes
 }
 
+/// Each GPU's render node, and its PCI vendor as the system writes it ("0x10de").
+pub fn gpus() -> Vec<(String, Option<String>)> {
+    let vendor = |node: &Path| {
+        let path = Path::new("/sys/class/drm").join(node.file_name()?).join("device/vendor");
+        Some(fs::read_to_string(path).ok()?.trim().to_owned())
+    };
+    nodes().iter().map(|node| (node.display().to_string(), vendor(node))).collect()
+}
+
 fn render_nodes() -> Finding {
     const NAME: &str = "render node";
     let nodes = nodes();

@@ -148,7 +148,8 @@ fn board(
     let board = Arc::new(Board::default());
     board.note(|known| {
         known.seats = config.limits.sessions;
-        known.sessions_dir = config.runtime_dir.join("sessions");
+        known.state_dir = config.state_dir.clone();
+        known.runtime_dir = config.runtime_dir.clone();
         known.listening = config.ports;
         known.encoder = EncoderSeen { name, reason, probed: Some(Instant::now()) };
         known.sessions = sessions.iter().map(|(id, session)| (*id, session.pid())).collect();

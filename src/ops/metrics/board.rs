@@ -39,8 +39,9 @@ pub struct Known {
     pub front_starts: u64,
     /// Process of each session.
     pub sessions: BTreeMap<SessionId, u32>,
-    /// The directory that holds one for each of them.
-    pub sessions_dir: PathBuf,
+    /// Where the host keeps what must survive it, and what must not.
+    pub state_dir: PathBuf,
+    pub runtime_dir: PathBuf,
     /// Sessions that ended: (well, otherwise).
     pub sessions_ended: (u64, u64),
     pub sessions_started: u64,
@@ -77,7 +78,7 @@ impl Known {
     /// Reads a small file for each. `now_ns`: CLOCK_MONOTONIC.
     pub fn session_figures(&self, now_ns: u64) -> BTreeMap<SessionId, Option<SessionFigures>> {
         let read = |id: &SessionId| {
-            let path = self.sessions_dir.join(id.to_string()).join(SESSION_SHEET);
+            let path = self.runtime_dir.join("sessions").join(id.to_string()).join(SESSION_SHEET);
             let figures: SessionFigures = Sheet::open_at(&path).ok()?.read()?;
             let age = Duration::from_nanos(now_ns.saturating_sub(figures.written_ns));
             (age <= SESSION_AGE_MAX).then_some(figures)
@@ -103,6 +104,21 @@ impl Known {
             return vec!["the front's figures are unknown".into()];
         };
         judge(&figures, now_ns)
+    }
+
+    /// Why no session can be made now, as far as it can be seen without trying; empty: nothing is
+    /// against it. `now_ns`: CLOCK_MONOTONIC.
+    pub fn obstacles(&self, now_ns: u64) -> Vec<String> {
+        let mut obstacles = self.ailments(now_ns);
+        if self.stopping {
+            obstacles.push("the host is being stopped".into());
+        } else if self.free_seats() == 0 {
+            obstacles.push(format!("all {} seats are taken", self.seats));
+        }
+        if self.encoder.name.is_none() {
+            obstacles.push(format!("no encoder works: {}", self.encoder.reason));
+        }
+        obstacles
     }
 }
 
@@ -153,13 +169,83 @@ mod tests {
         assert_eq!(Known::default().ailments(0), ["no front runs"]);
     }
 
+    const NOW: u64 = 100_000_000_000;
+
+    /// A host with one free seat and a front that has just written.
+    fn sound() -> Known {
+        let figures = FrontFigures {
+            written_ns: NOW,
+            shards: vec![ShardFigures { beat_ns: NOW, ..Default::default() }],
+            ..Default::default()
+        };
+        let sheet = Sheet::create().unwrap();
+        sheet.write(&figures).unwrap();
+        let sheet = Arc::new(sheet);
+        Known {
+            front: Some(FrontSeen { pid: 1, serving: true, draining: false, sheet }),
+            seats: 1,
+            encoder: EncoderSeen { name: Some("x".into()), ..Default::default() },
+            ..Default::default()
+        }
+    }
+
+    /// Makes what the front wrote other than it is.
+    fn rewrite(known: &mut Known, change: impl FnOnce(&mut FrontFigures)) {
+        let mut figures = known.figures().unwrap();
+        change(&mut figures);
+        known.front.as_ref().unwrap().sheet.write(&figures).unwrap();
+    }
+
+    #[test]
+    fn every_outage_has_its_reason() {
+        assert_eq!(sound().obstacles(NOW), Vec::<String>::new());
+        // What happens, what is said, and whether /healthz says it, too, and not only /readyz.
+        type Case = (fn(&mut Known), &'static str, bool);
+        let cases: [Case; 11] = [
+            (|k| k.front = None, "no front runs", true),
+            (|k| k.front.as_mut().unwrap().draining = true, "the front is being replaced", true),
+            (|k| k.front.as_mut().unwrap().serving = false, "does not serve yet", true),
+            (
+                |k| k.front.as_mut().unwrap().sheet = Arc::new(Sheet::create().unwrap()),
+                "the front's figures are unknown",
+                true,
+            ),
+            (
+                |k| rewrite(k, |f| f.written_ns -= NOW / 20),
+                "the front has shown no sign of life for 5000 ms",
+                true,
+            ),
+            (
+                |k| rewrite(k, |f| f.shards[0].beat_ns -= NOW / 20),
+                "shard 0 has not beaten for 5000 ms",
+                true,
+            ),
+            (|k| rewrite(k, |f| f.shards[0].beat_ns = 0), "shard 0 has never beaten", true),
+            (|k| rewrite(k, |f| f.shards.clear()), "the front has no shards", true),
+            (|k| k.stopping = true, "the host is being stopped", false),
+            (|k| k.seats = 0, "all 0 seats are taken", false),
+            (
+                |k| k.encoder = EncoderSeen { reason: "no H.264".into(), ..Default::default() },
+                "no encoder works: no H.264",
+                false,
+            ),
+        ];
+        for (happens, said, in_health) in cases {
+            let mut known = sound();
+            happens(&mut known);
+            let (ailments, obstacles) = (known.ailments(NOW), known.obstacles(NOW));
+            assert!(obstacles.iter().any(|o| o.contains(said)), "{said}: {obstacles:?}");
+            assert_eq!(ailments.iter().any(|a| a.contains(said)), in_health, "{said}");
+        }
+    }
+
     #[test]
     fn a_session_that_writes_nothing_or_not_any_more_is_unknown() {
         let directory = tempfile::tempdir().unwrap();
         let id = SessionId(1);
-        let own = directory.path().join(id.to_string());
-        std::fs::create_dir(&own).unwrap();
-        let mut known = Known { sessions_dir: directory.path().into(), ..Default::default() };
+        let own = directory.path().join("sessions").join(id.to_string());
+        std::fs::create_dir_all(&own).unwrap();
+        let mut known = Known { runtime_dir: directory.path().into(), ..Default::default() };
         assert!(known.session_figures(0).is_empty());
         known.sessions.insert(id, 7);
         assert_eq!(known.session_figures(0)[&id], None, "unknown, and so not nothing");

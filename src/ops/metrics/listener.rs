@@ -12,6 +12,7 @@ use super::readiness::Readiness;
 use super::text;
 use crate::config::Metrics;
 use crate::limits::HTTP_HEAD_BYTES_MAX;
+use crate::ops::doctor;
 use crate::proto::http::{Head, HttpError};
 
 /// Connections at once; more are closed unanswered.
@@ -160,7 +161,11 @@ fn answer(path: &str, known: &Known, readiness: &Readiness) -> Answer {
             verdict("ready", &obstacles, json!({ "seats": seats, "encoder": encoder }))
         }
         "/capacity" => {
-            let all = json!({ "seats": seats, "draining": known.stopping, "encoder": encoder });
+            // Sessions do not say which GPU they load: how its seats divide is unknown.
+            let gpu = |(device, vendor): (String, Option<String>)| json!({ "device": device, "vendor": vendor, "seats": null });
+            let gpus: Vec<_> = doctor::gpus().into_iter().map(gpu).collect();
+            let all = json!({ "seats": seats, "draining": known.stopping, "encoder": encoder,
+                "gpus": gpus });
             verdict("ok", &[], all)
         }
         _ => Answer {
