@@ -168,8 +168,8 @@ pub enum FrontReport {
     },
 }
 
-/// What an operator may ask over the admin socket (CLI).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What an operator may ask over the admin socket (CLI). `Debug` prints no PIN.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AdminRequest {
     Pairings,
     /// Enter the PIN that the client shows, for one pending pairing.
@@ -192,6 +192,15 @@ pub enum AdminRequest {
     },
     /// What `serve` printed at start: addresses, encoder, missing parts.
     Status,
+}
+
+impl std::fmt::Debug for AdminRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Pin { id, .. } => f.debug_struct("Pin").field("id", id).finish_non_exhaustive(),
+            other => f.write_str(&serde_json::to_string(other).unwrap_or_default()),
+        }
+    }
 }
 
 /// The answer to an [`AdminRequest`].
@@ -438,8 +447,9 @@ pub struct SessionPolicy {
     pub media_cores: Vec<usize>,
 }
 
-/// The right of one viewer to come: made at launch or resume, sent to its session at once.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The right of one viewer to come: made at launch or resume, sent to its session at once. `Debug`
+/// prints nothing by which somebody else could come in its place.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct ViewerGrant {
     pub viewer: ViewerId,
     pub key: SessionKey,
@@ -451,6 +461,14 @@ pub struct ViewerGrant {
     pub connect_data: u32,
     /// ENet peer id on the wire, unique in the whole host.
     pub peer_id: u16,
+}
+
+impl std::fmt::Debug for ViewerGrant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (viewer, peer_id) = (&self.viewer, &self.peer_id);
+        let mut shown = f.debug_struct("ViewerGrant");
+        shown.field("viewer", viewer).field("peer_id", peer_id).finish_non_exhaustive()
+    }
 }
 
 /// From the front to a session.
@@ -667,5 +685,27 @@ impl FrameNote {
             seq: u64_at(8),
             captured_ns: u64_at(16),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let pin = AdminRequest::Pin { id: "ab".into(), pin: "4711".into() };
+        assert_eq!(format!("{pin:?}"), "Pin { id: \"ab\", .. }");
+        assert_eq!(format!("{:?}", AdminRequest::Sessions), "\"Sessions\"");
+        let grant = ViewerGrant {
+            viewer: ViewerId(1),
+            key: SessionKey([0x5A; 16]),
+            rikeyid: 987_654_321,
+            ping_payload: "abcdefghijklmnop".into(),
+            connect_data: 123_456_789,
+            peer_id: 5,
+        };
+        let shown = format!("{:?}", ToSession::Grant(grant));
+        assert_eq!(shown, "Grant(ViewerGrant { viewer: 0000000000000001, peer_id: 5, .. })");
     }
 }

@@ -125,6 +125,9 @@ pub struct Play {
     /// Save the last picture
     #[arg(long, value_name = "FILE.png")]
     pub save_frame: Option<PathBuf>,
+    /// Append the key of each stream, in hexadecimal, so that its packets can be read
+    #[arg(long, value_name = "FILE")]
+    pub keys: Option<PathBuf>,
     /// Then leave, resume in this mode, and play once more
     #[arg(long, value_name = "WxHxFPS")]
     pub resume_mode: Option<Mode>,

@@ -1,7 +1,9 @@
 //! `play`: one client from pairing to goodbye.
-use std::io::IsTerminal;
+use std::fs::OpenOptions;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -103,6 +105,10 @@ fn stream(
     let mut id = [0; 4];
     aws_lc_rs::rand::fill(&mut id).expect("the system has randomness");
     let rikeyid = i32::from_le_bytes(id);
+    if let Some(path) = &wanted.keys {
+        let noted = note_key(path, &key);
+        noted.map_err(|error| PlayError::Save { path: path.clone(), error })?;
+    }
     let launched = Instant::now();
     let url = host.start(
         app,
@@ -132,6 +138,13 @@ fn stream(
     };
     let running = Running::start(wanted, host.http, &settled, &key, rikeyid, launched)?;
     running.run(wanted, mode, header)
+}
+
+/// Appends a line.
+fn note_key(path: &Path, key: &SessionKey) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    let digits: String = key.0.iter().map(|byte| format!("{byte:02x}")).collect();
+    writeln!(file, "{digits}")
 }
 
 fn announce(wanted: &Play, to: SocketAddr, mode: Mode, port: u16, bits: u32) -> ClientAnnounce {

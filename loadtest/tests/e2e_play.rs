@@ -121,6 +121,78 @@ fn operators_see_every_stage_of_a_stream_and_nothing_of_one_that_ended() {
     host.end();
 }
 
+/// All ways in which key bytes may be printed: as digits, and as Rust prints a list.
+fn forms(key: &str) -> Vec<String> {
+    let bytes: Vec<u8> = (0..key.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&key[at..at + 2], 16).unwrap())
+        .collect();
+    let list: Vec<String> = bytes.iter().map(u8::to_string).collect();
+    vec![key.to_lowercase(), key.to_uppercase(), list.join(", "), list.join(",")]
+}
+
+/// A PIN that begins with 0 is no other number.
+const PIN: &str = "0815";
+
+fn holds_pin(line: &str) -> bool {
+    line.match_indices(PIN).any(|(at, _)| {
+        let beside = |c: char| c.is_ascii_alphanumeric() || c == '.';
+        !line[..at].ends_with(beside) && !line[at + PIN.len()..].starts_with(beside)
+    })
+}
+
+#[test]
+fn no_process_ever_logs_a_secret() {
+    let _alone = alone();
+    let mut place = Place::new();
+    place.logs = Some("trace");
+    let host = place.serve();
+    let keys = place.directory.path().join("keys");
+    let arguments =
+        ["--seconds", "3", "--mode", "640x360x30", "--input-every", "200", "--pin", PIN];
+    let client = host.stranger("a", PATTERN).with(&arguments).with(&["--allow-loss", "--keys"]);
+    let mut client = client.with(&[keys.to_str().unwrap()]).start();
+    let id = eventually("it wants to pair", || {
+        place.admin(&["pair"]).as_array()?.first()?["id"].as_str().map(str::to_owned)
+    });
+    place.admin(&["pair", &id, PIN]);
+    // A session's log goes with it.
+    let sessions = place.directory.path().join("run/moonshard/sessions");
+    let mut lines = std::collections::BTreeSet::new();
+    eventually("it has played", || {
+        for session in std::fs::read_dir(&sessions).into_iter().flatten().flatten() {
+            let log = std::fs::read(session.path().join("session.log")).unwrap_or_default();
+            lines.extend(String::from_utf8_lossy(&log).lines().map(str::to_owned));
+        }
+        client.try_wait().unwrap()
+    });
+    let output = client.wait_with_output().unwrap();
+    let report: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    assert!(number(&report, "frames_decoded") > 0.0, "{report}");
+    nothing_is_left(&place);
+    lines.extend(place.log().lines().map(str::to_owned));
+    // All have told what they do, down to single steps.
+    for said in ["DEBUG serve", "DEBUG front", "DEBUG session ", "INFO encoder ", "conn{id="] {
+        assert!(lines.iter().any(|line| line.contains(said)), "nothing of {said} was logged");
+    }
+    let key = std::fs::read_to_string(&keys).unwrap();
+    let mut secrets: Vec<String> = key.lines().flat_map(forms).collect();
+    let state = place.directory.path().join("state/moonshard");
+    for file in std::fs::read_dir(state).unwrap().flatten() {
+        let text = std::fs::read_to_string(file.path()).unwrap_or_default();
+        if text.contains("PRIVATE KEY") {
+            secrets.extend(text.lines().filter(|l| l.len() >= 40).map(str::to_owned));
+        }
+    }
+    assert!(secrets.len() > 4, "neither the stream's key nor the host's was found");
+    for line in &lines {
+        assert!(!secrets.iter().any(|secret| line.contains(secret.as_str())), "{line}");
+        assert!(!holds_pin(line), "{line}");
+    }
+    host.end();
+}
+
 #[test]
 fn the_desktop_obeys_what_is_typed() {
     let _alone = alone();

@@ -72,7 +72,7 @@ enum Command {
         #[command(subcommand)]
         action: Option<SessionsAction>,
     },
-    /// Show what the host said at its start
+    /// Show how the host is, and what it said at its start
     Status,
     /// Check what this machine lacks, and how to mend it
     Doctor,

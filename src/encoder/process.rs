@@ -164,5 +164,6 @@ fn obey(shared: &Shared) -> ! {
             shared.chain.want_key();
         }
         shared.returns.retry();
+        log::settle();
     }
 }

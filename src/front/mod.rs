@@ -45,6 +45,7 @@ use self::watch::{Pulse, Verdict, Watch};
 use crate::host::event::HostFacts;
 use crate::host::{Host, HostSetup};
 use crate::ipc::{FrontBoot, FrontFigures, ShardFigures};
+use crate::ops::log;
 use crate::proc::boot;
 use crate::proc::link::Link;
 use crate::proc::sheet::Sheet;
@@ -98,7 +99,7 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> FrontError {
 
 /// The process's entry, called by the binary for `moonshard front`.
 pub fn main() -> ExitCode {
-    crate::ops::log::init("front");
+    log::init("front");
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -238,6 +239,7 @@ fn supervise(
             return Err(FrontError::Closed(shard));
         }
         publish(sheet, core, reception.shards().vitals());
+        log::settle();
         let vitals = reception.shards().vitals().iter();
         let pulses: Vec<_> =
             vitals.map(|v| Pulse { beat: v.last_beat(), starved: v.starved() }).collect();

@@ -8,11 +8,12 @@ use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use futures_util::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tracing::{Instrument, debug, info_span};
+use tracing::{Instrument, debug, warn_span};
 
 use super::core::{Call, Core};
 use super::counters::{Counter, ShardCounters};
@@ -34,6 +35,9 @@ const SURPLUS_BYTES_MAX: usize = 64 * 1024;
 const FAREWELL: Duration = Duration::from_secs(1);
 /// The host has its own deadlines for what waits; this much later the front stops believing in them.
 const CALL_SLACK: Duration = Duration::from_secs(10);
+
+/// Connections so far, on all shards: the number of the next.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
 /// What one shard serves with.
 pub struct Desk {
@@ -95,7 +99,9 @@ enum NoRequest<E> {
 impl Desk {
     /// Serves a new connection, in a task of its own.
     pub fn serve(self: &Rc<Self>, service: Service, conn: Conn) {
-        let span = info_span!("conn", service = ?service, peer = %conn.peer());
+        // Of a level that is always on: a line without its connection tells little.
+        let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+        let span = warn_span!("conn", id, service = ?service, peer = %conn.peer());
         // Whatever ends a connection before its request is there ends it by a reset: no TIME_WAIT.
         conn.set_reset_on_close(true);
         let desk = Rc::clone(self);

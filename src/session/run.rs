@@ -374,6 +374,7 @@ impl Session {
 
     fn tick(&mut self, now: Time) {
         self.due.tick = now + if self.ending == Ending::No { TICK } else { ENDING_TICK };
+        crate::ops::log::settle();
         self.fronts.resume();
         let alive = orphans::reap(&self.known());
         if self.ending != Ending::No {

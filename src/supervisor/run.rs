@@ -174,6 +174,7 @@ impl Supervisor {
     /// Does what is due.
     fn pass_time(&mut self, now: Instant) {
         self.admin.expire(now);
+        crate::ops::log::settle();
         let board = Arc::clone(&self.board);
         let lives = || board.known().ailments(crate::shard::now().0).is_empty();
         self.notify.beat(now, lives);
@@ -462,7 +463,8 @@ impl Supervisor {
     fn hear_visitor(&mut self, id: u64) {
         let Some(request) = self.admin.question(id) else { return };
         if request == AdminRequest::Status {
-            return self.admin.answer(id, &AdminAnswer::Status(self.words.status()));
+            let status = self.words.status(&self.board.known());
+            return self.admin.answer(id, &AdminAnswer::Status(status));
         }
         match &mut self.front {
             Some(front) => front.order(FrontOrder::Admin { id, request }),

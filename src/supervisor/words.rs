@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{Config, Ports};
 use crate::ipc::{EncoderReport, PendingPairing};
 use crate::ops::doctor::{Finding, State, codec_name};
+use crate::ops::metrics::board::Known;
 use crate::ops::style::{COLUMNS, Style, harmless, wrap};
 use crate::proto::stream::Codec;
 
@@ -55,6 +56,21 @@ pub struct Status {
     /// Where operators are answered; None: nowhere.
     #[serde(default)]
     metrics: Option<SocketAddr>,
+    /// How the host is at the moment; None: that was not asked.
+    #[serde(default)]
+    now: Option<Now>,
+}
+
+/// What `moonshard status` tells beyond what was said at the start.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Now {
+    pub up_seconds: u64,
+    /// Why no session can be made now, as far as it is known without trying; empty: all is well.
+    pub reasons: Vec<String>,
+    pub seats_used: usize,
+    pub seats: usize,
+    /// Fronts after the first.
+    pub front_restarts: u64,
 }
 
 impl Status {
@@ -79,6 +95,7 @@ impl Status {
             state_dir: config.state_dir.clone(),
             start_ms: None,
             metrics: None,
+            now: None,
         }
     }
 
@@ -90,7 +107,9 @@ impl Status {
             None => "starting".to_owned(),
         };
         let gap = COLUMNS.saturating_sub(title.chars().count() + ready.len()).max(2);
-        let (title, ready) = (style.bold(&title), style.good(&ready));
+        let well = self.now.as_ref().is_none_or(|now| now.reasons.is_empty());
+        let ready = if well { style.good(&ready) } else { style.dim(&ready) };
+        let title = style.bold(&title);
         let mut text = format!("{title}{:gap$}{ready}\n\n", "");
         for (name, value) in self.lines() {
             text += &entry(style, name, &value);
@@ -104,7 +123,8 @@ impl Status {
             true => "only this machine: no network interface is up".to_owned(),
             false => addresses.join(", "),
         };
-        let mut lines = vec![("Address", address)];
+        let mut lines = self.now.as_ref().map(Now::lines).unwrap_or_default();
+        lines.push(("Address", address));
         if self.ports != Ports::default() {
             let p = self.ports;
             let tcp = format!("TCP {} (HTTPS), {} (HTTP), {} (RTSP)", p.https, p.http, p.rtsp);
@@ -126,6 +146,9 @@ impl Status {
             false => "is off: set `pairing = true` in the configuration".to_owned(),
         };
         lines.push(("Pairing", pairing));
+        if let (Some(_), Some(at)) = (&self.now, &self.metrics) {
+            lines.push(("Metrics", format!("http://{at}/metrics, /healthz, /readyz, /capacity")));
+        }
         for finding in &self.missing {
             let mend = match finding.mend.is_empty() {
                 true => String::new(),
@@ -138,6 +161,26 @@ impl Status {
     }
 }
 
+impl Now {
+    fn lines(&self) -> Vec<(&'static str, String)> {
+        let mut lines: Vec<_> =
+            self.reasons.iter().map(|reason| ("Not well", reason.clone())).collect();
+        let (minutes, hours) = (self.up_seconds / 60, self.up_seconds / 3600);
+        let up = match (minutes, hours) {
+            (0..2, _) => format!("{} s", self.up_seconds),
+            (_, 0..2) => format!("{minutes} min"),
+            (_, 2..48) => format!("{hours} h"),
+            _ => format!("{} days", hours / 24),
+        };
+        let mut running = format!("for {up}; {} of {} seats taken", self.seats_used, self.seats);
+        if self.front_restarts > 0 {
+            running += &format!("; control plane replaced {} times", self.front_restarts);
+        }
+        lines.push(("Running", running));
+        lines
+    }
+}
+
 /// A name, and beside it a value of as many lines as it needs.
 fn entry(style: Style, name: &str, value: &str) -> String {
     let mut text = String::new();
@@ -145,7 +188,7 @@ fn entry(style: Style, name: &str, value: &str) -> String {
         let label = format!("  {:<width$}", if i == 0 { name } else { "" }, width = INDENT - 2);
         let label = match name {
             "Missing" => style.warn(&label),
-            "Broken" | "No encoder" => style.bad(&label),
+            "Broken" | "No encoder" | "Not well" => style.bad(&label),
             _ => style.dim(&label),
         };
         text += &format!("{label}{line}\n");
@@ -166,9 +209,17 @@ impl Words {
         Self { style: Style::stdout(), began, program, status }
     }
 
-    /// The status as JSON.
-    pub fn status(&self) -> serde_json::Value {
-        serde_json::to_value(&self.status).unwrap_or_default()
+    /// The status as JSON, with how the host is now.
+    pub fn status(&self, known: &Known) -> serde_json::Value {
+        let now = Now {
+            up_seconds: self.began.elapsed().as_secs(),
+            reasons: known.obstacles(crate::shard::now().0),
+            seats_used: known.sessions.len(),
+            seats: known.seats,
+            front_restarts: known.front_starts.saturating_sub(1),
+        };
+        let status = Status { now: Some(now), ..self.status.clone() };
+        serde_json::to_value(status).unwrap_or_default()
     }
 
     /// Where operators are answered.
@@ -358,8 +409,21 @@ mod tests {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
-        let again: Status = serde_json::from_value(words.status()).unwrap();
-        assert_eq!(again.text(Style::plain()), text);
+        // How the host is now comes on top; here, no front runs.
+        let known = Known { seats: 4, front_starts: 3, ..Default::default() };
+        let again: Status = serde_json::from_value(words.status(&known)).unwrap();
+        let again = again.text(Style::plain());
+        for line in text.lines() {
+            assert!(again.contains(line), "{line}: {again}");
+        }
+        assert!(again.contains("  Not well    no front runs\n"), "{again}");
+        let running = "  Running     for 0 s; 0 of 4 seats taken; control plane replaced 2 times\n";
+        assert!(again.contains(running), "{again}");
+        // A host of an earlier version does not tell.
+        let mut older = words.status(&known);
+        older.as_object_mut().unwrap().remove("now");
+        let older: Status = serde_json::from_value(older).unwrap();
+        assert_eq!(older.text(Style::plain()), text);
     }
 
     #[test]

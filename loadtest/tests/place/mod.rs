@@ -54,6 +54,8 @@ fn newest(directory: &Path) -> SystemTime {
 pub struct Place {
     pub directory: tempfile::TempDir,
     namespace: Option<String>,
+    /// What RUST_LOG is for the host.
+    pub logs: Option<&'static str>,
 }
 
 impl Place {
@@ -77,7 +79,7 @@ impl Place {
                     rtsp = 0\nvideo = 0\ncontrol = 0\naudio = 0\n[metrics]\nport = 0\n";
         let text = format!("{text}{more}");
         std::fs::write(directory.path().join("moonshard.toml"), text).unwrap();
-        Self { directory, namespace }
+        Self { directory, namespace, logs: None }
     }
 
     fn path(&self) -> &Path {
@@ -93,7 +95,7 @@ impl Place {
             .stdin(Stdio::null());
     }
 
-    fn admin(&self, arguments: &[&str]) -> Value {
+    pub fn admin(&self, arguments: &[&str]) -> Value {
         let mut command = Command::new(moonshard());
         command.arg("--config").arg(self.path().join("moonshard.toml")).args(arguments);
         self.environment(&mut command);
@@ -106,6 +108,9 @@ impl Place {
         let mut command = inside(self.namespace.as_deref(), &moonshard());
         command.arg("serve").arg("--config").arg(self.path().join("moonshard.toml"));
         self.environment(&mut command);
+        if let Some(logs) = self.logs {
+            command.env("RUST_LOG", logs);
+        }
         let log = std::fs::File::create(self.path().join("log")).unwrap();
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let child = command.spawn().unwrap();
