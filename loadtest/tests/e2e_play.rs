@@ -107,6 +107,9 @@ fn operators_see_every_stage_of_a_stream_and_nothing_of_one_that_ended() {
     let faults: Vec<_> =
         queries.iter().flat_map(|(_, query)| promql::faults(query, &exposed)).collect();
     assert!(faults.is_empty(), "{faults:#?}");
+    // So does the command line, at its first question.
+    let session = &place.sessions()[0];
+    assert!(session["figures"]["encoder_frames_sent"].as_f64() >= Some(30.0), "{session}");
     // The one seat is taken, and that is told.
     let (status, body) = place.operators("/readyz");
     assert!(status == 503 && body.contains("all 1 seats are taken"), "{status} {body}");

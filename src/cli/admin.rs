@@ -1,4 +1,5 @@
 //! Asking the host that runs, over its admin socket, and showing the answer.
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,9 +7,12 @@ use serde::Deserialize;
 
 use super::table::Table;
 use crate::config::Config;
-use crate::ipc::{AdminAnswer, AdminRequest, ClientSummary, SessionSummary};
+use crate::ipc::{
+    AdminAnswer, AdminRequest, ClientSummary, SESSION_SHEET, SessionFigures, SessionSummary,
+};
 use crate::ops::style::{Style, harmless};
 use crate::proc::link::{Link, LinkError};
+use crate::proc::sheet::Sheet;
 use crate::supervisor::Status;
 
 /// No host runs.
@@ -31,6 +35,10 @@ enum NoAnswer {
 pub fn ask_and_print(config: &Config, request: &AdminRequest, json: bool) -> ExitCode {
     let (answer, code) = match ask(config, request) {
         Ok(AdminAnswer::Error(reason)) => (AdminAnswer::Error(reason), ExitCode::FAILURE),
+        Ok(AdminAnswer::Sessions(mut list)) => {
+            list.iter_mut().for_each(|session| look_up(&config.runtime_dir, session));
+            (AdminAnswer::Sessions(list), ExitCode::SUCCESS)
+        }
         Ok(answer) => (answer, ExitCode::SUCCESS),
         Err(error) => {
             let code = match error {
@@ -49,6 +57,17 @@ pub fn ask_and_print(config: &Config, request: &AdminRequest, json: bool) -> Exi
         answer => print!("{}", as_text(&answer, Style::stdout())),
     }
     code
+}
+
+/// Fills in what the session wrote of itself last, which is newer than what the front knows.
+fn look_up(runtime: &Path, session: &mut SessionSummary) {
+    let path = runtime.join("sessions").join(session.id.to_string()).join(SESSION_SHEET);
+    let told = Sheet::open_at(&path).ok().and_then(|sheet| sheet.read::<SessionFigures>());
+    let Some(told) = told else { return };
+    session.figures = told.figures;
+    if let Some(time) = told.viewer.and_then(|viewer| viewer.round_trip_us) {
+        session.figures.insert("round_trip_us".into(), time as f64);
+    }
 }
 
 /// The pid of the host that runs, if one does.

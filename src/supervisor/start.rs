@@ -1,5 +1,6 @@
 //! From the command to a running supervisor: limits, signals, directories, sockets, encoders.
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Instant;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::admin::Admin;
-use super::directory::{RuntimeDirectory, make_private};
+use super::directory::{DirectoryError, RuntimeDirectory, make_private};
 use super::front::Backoff;
 use super::notify::Notify;
 use super::run::Supervisor;
@@ -63,11 +64,14 @@ fn start(options: Options) -> Result<Option<Supervisor>, String> {
     let runtime = RuntimeDirectory::occupy(&config.runtime_dir).map_err(|error| {
         let advice = "stop it first, or give this one another `runtime_dir` and other ports";
         match error {
-            super::directory::DirectoryError::Occupied { .. } => format!("{error}\n  {advice}"),
-            super::directory::DirectoryError::System { .. } => error.to_string(),
+            DirectoryError::Occupied { .. } => format!("{error}\n  {advice}"),
+            DirectoryError::System { .. } => {
+                unusable("runtime", "`runtime_dir` or $XDG_RUNTIME_DIR", &error)
+            }
         }
     })?;
-    make_private(&config.state_dir).map_err(|error| error.to_string())?;
+    make_private(&config.state_dir)
+        .map_err(|error| unusable("state", "`state_dir` or $XDG_STATE_HOME", &error))?;
     let sessions = adopt(&runtime);
     super::cgroup::sweep();
     let shards = shards(&config.cores.control, &machine::cores());
@@ -107,6 +111,7 @@ fn start(options: Options) -> Result<Option<Supervisor>, String> {
             Err(error) => {
                 let Metrics { address, port, .. } = config.metrics;
                 tracing::error!(%address, port, %error, "operators are not answered: see [metrics]");
+                words.no_operators(SocketAddr::new(address, port), &error);
             }
         }
     }
@@ -136,6 +141,13 @@ fn start(options: Options) -> Result<Option<Supervisor>, String> {
         board,
         notify: Notify::from_environment(),
     }))
+}
+
+fn unusable(name: &str, setting: &str, error: &DirectoryError) -> String {
+    format!(
+        "the {name} directory cannot be used: {error}\n  \
+         let this user make and write it, or choose another by {setting}"
+    )
 }
 
 /// What operators may know from the start on.

@@ -227,6 +227,18 @@ impl Words {
         self.status.metrics = Some(at);
     }
 
+    /// Operators are answered nowhere. Shown at the start and by `status`: who looks at figures only
+    /// would not be told otherwise.
+    pub fn no_operators(&mut self, at: SocketAddr, error: &std::io::Error) {
+        self.status.missing.push(Finding {
+            name: "metrics".into(),
+            state: State::Broken,
+            needed: false,
+            detail: format!("nobody is answered at {at}: {error}"),
+            mend: "choose another port in [metrics], or stop who has it".into(),
+        });
+    }
+
     /// The encoder that streams will use, and why it is this one or none.
     pub fn encoder(&self) -> (Option<String>, String) {
         (self.status.encoder.clone(), self.status.encoder_reason.clone())
@@ -397,6 +409,7 @@ mod tests {
 
     #[test]
     fn the_start_is_told_in_lines_that_fit_and_status_tells_it_again() {
+        let mut deaf = words("");
         let words = words("[ports]\nhttp = 1");
         let text = words.status.text(Style::plain());
         for part in [
@@ -409,6 +422,13 @@ mod tests {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert!(text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
+        // A port that is taken is no secret of the log.
+        deaf.no_operators("127.0.0.1:47991".parse().unwrap(), &std::io::Error::other("in use"));
+        let told = deaf.status.text(Style::plain());
+        assert!(
+            told.contains("Broken      metrics: nobody is answered at 127.0.0.1:47991"),
+            "{told}"
+        );
         // How the host is now comes on top; here, no front runs.
         let known = Known { seats: 4, front_starts: 3, ..Default::default() };
         let again: Status = serde_json::from_value(words.status(&known)).unwrap();
