@@ -101,20 +101,7 @@ fn start(options: Options) -> Result<Option<Supervisor>, String> {
     };
     let mut words = Words::new(began, &config, &probe, facts);
     let board = board(&config, &words, &sessions);
-    if config.metrics.enabled {
-        match listener::start(config.metrics, Arc::clone(&board)) {
-            Ok(at) => {
-                tracing::info!(%at, "operators are answered");
-                words.operators(at);
-            }
-            // Players come first: the host serves them also without.
-            Err(error) => {
-                let Metrics { address, port, .. } = config.metrics;
-                tracing::error!(%address, port, %error, "operators are not answered: see [metrics]");
-                words.no_operators(SocketAddr::new(address, port), &error);
-            }
-        }
-    }
+    answer_operators(config.metrics, &board, &mut words);
     let boot = FrontBoot {
         version: VERSION,
         config,
@@ -141,6 +128,25 @@ fn start(options: Options) -> Result<Option<Supervisor>, String> {
         board,
         notify: Notify::from_environment(),
     }))
+}
+
+/// Starts the operators' listener, if it is wanted.
+fn answer_operators(metrics: Metrics, board: &Arc<Board>, words: &mut Words) {
+    if !metrics.enabled {
+        return;
+    }
+    match listener::start(metrics, Arc::clone(board)) {
+        Ok(at) => {
+            tracing::info!(%at, "operators are answered");
+            words.operators(at);
+        }
+        // Players come first: the host serves them also without.
+        Err(error) => {
+            let at = SocketAddr::new(metrics.address, metrics.port);
+            tracing::error!(%at, %error, "operators are not answered: see [metrics]");
+            words.no_operators(at, &error);
+        }
+    }
 }
 
 fn unusable(name: &str, setting: &str, error: &DirectoryError) -> String {
