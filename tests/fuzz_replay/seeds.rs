@@ -299,6 +299,7 @@ fn messages() -> Vec<Vec<u8>> {
         shards: vec![Some(0), None],
         door_ipv6: true,
         encoders: EncoderReport::default(),
+        succeeds: true,
     };
     let figures = [("fps".to_owned(), 59.94), ("frames".to_owned(), 1e9)].into();
     let note = FrameNote { slot: 3, seq: 77, captured_ns: 1 << 40, repeated: true };
@@ -307,7 +308,7 @@ fn messages() -> Vec<Vec<u8>> {
     vec![
         json(&FrontOrder::SessionExited { session, status, last_words: "\u{1f3ae}\n".into() }),
         json(&FrontOrder::Admin { id: 1, request: AdminRequest::RemoveClient { client: id } }),
-        json(&FrontReport::Hello { version: VERSION, pid: 4711 }),
+        json(&FrontReport::Hello { version: VERSION, pid: 4711, program: "0.1.0".into() }),
         json(&ToSession::Grant(grant)),
         json(&ToSession::Socket { viewer, flow: Flow::Control, local, peer, first: vec![0, 255] }),
         json(&FromSession::Figures { figures }),
