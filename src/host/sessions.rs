@@ -148,6 +148,18 @@ impl Sessions {
         self.all.is_empty()
     }
 
+    pub(super) fn sizes(&self) -> [(&'static str, usize); 6] {
+        let all = || self.all.values();
+        [
+            ("sessions", self.all.len()),
+            ("waiting", all().map(|s| s.waiting.len()).sum()),
+            ("logs asked", all().map(|s| s.log_asked.len()).sum()),
+            ("keys", self.keys.len()),
+            ("ended", self.ended.len()),
+            ("listings", self.listings.len()),
+        ]
+    }
+
     /// Each session's client, whether it is stopping, and its grant.
     pub fn table(&self) -> impl Iterator<Item = (SessionId, ClientId, bool, Option<&Grant>)> {
         self.all.iter().map(|(id, s)| (*id, s.spec.client, s.stopping(), s.grant.as_ref()))
