@@ -56,7 +56,8 @@ loadtest: packages rust ## Play one stream from a running host (HOST, APP, TIME)
 bench: packages rust ## Benchmarks
 	cargo bench --locked -p moonshard -p moonshard-bench
 
-soak: packages rust ## Play from a running host for an hour
+soak: packages rust ## Simulate 20,000 histories, then play from a running host for an hour
+	SEEDS=$${SEEDS:-20000} cargo test --release --no-default-features --test sim_host --locked
 	$(PLAY) --seconds 3600
 
 # The compiler's own coverage, so that the toolchain of the build suffices.
