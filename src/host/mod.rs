@@ -176,6 +176,16 @@ impl Host {
             && self.sessions.table().all(|(.., grant)| grant.is_none_or(|grant| !grant.pending()))
     }
 
+    /// How much is held of what. Each is bounded, whatever clients do.
+    pub fn sizes(&self) -> BTreeMap<&'static str, usize> {
+        let own = [
+            ("clients", self.clients.len()),
+            ("storing", self.storing.len()),
+            ("erasing", self.erasing.len()),
+        ];
+        own.into_iter().chain(self.pairings.sizes()).chain(self.sessions.sizes()).collect()
+    }
+
     pub fn sessions(&self) -> &Sessions {
         &self.sessions
     }

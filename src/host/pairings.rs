@@ -258,6 +258,10 @@ impl Pairings {
         self.pending.is_empty()
     }
 
+    pub(super) fn sizes(&self) -> [(&'static str, usize); 2] {
+        [("pairings", self.pending.len()), ("failures", self.failures.len())]
+    }
+
     /// Those that wait for a PIN, for the operator.
     pub fn list(&self, now: Time) -> Vec<PendingPairing> {
         let waiting = self.pending.iter().filter(|(_, p)| p.attempt.awaits_pin());

@@ -25,21 +25,20 @@ impl Host {
         source: SocketAddr,
         now: Time,
     ) -> Route {
-        self.route(flow, source, now, |grant| match payload {
-            Some(payload) => grant.wire.ping_payload.as_bytes() == payload,
-            None => legacy(grant, flow, source, now),
-        })
+        let Some(payload) = payload else {
+            return self.route_by_address(flow, source, now, |_| true);
+        };
+        self.route(flow, source, now, |grant| grant.wire.ping_payload.as_bytes() == payload)
     }
 
-    /// An ENet CONNECT with this `data`. Who shows the data goes before who shows only its address.
+    /// An ENet CONNECT with this `data`. Every SETUP gives data, never 0: only a client that does not
+    /// read it sends 0 and is found by its address. Source: moonlight-common-c src/RtspConnection.c.
     pub fn route_connect(&mut self, data: u32, source: SocketAddr, now: Time) -> Route {
         let awaited = |grant: &Grant| matches!(grant.stage, Stage::Ready | Stage::Playing);
-        let shown = |grant: &Grant| awaited(grant) && grant.wire.connect_data == data;
-        let known = self.sessions.live_grants().any(|(_, grant)| shown(grant));
-        self.route(Flow::Control, source, now, |grant| match known {
-            true => shown(grant),
-            false => awaited(grant) && legacy(grant, Flow::Control, source, now),
-        })
+        if data == 0 {
+            return self.route_by_address(Flow::Control, source, now, awaited);
+        }
+        self.route(Flow::Control, source, now, |g| awaited(g) && g.wire.connect_data == data)
     }
 
     /// Any other datagram on the control port, sent to this ENet peer id.
@@ -55,6 +54,23 @@ impl Host {
     /// The datagram that ends the client of a session that died.
     pub fn last_will(&self, session: SessionId) -> Option<Vec<u8>> {
         self.sessions.wills.datagram(session).map(<[u8]>::to_vec)
+    }
+
+    /// The one grant without identity from this address. Whose source was seen before is nobody
+    /// else's: its hand-over failed, or it repeats itself.
+    fn route_by_address(
+        &mut self,
+        flow: Flow,
+        source: SocketAddr,
+        now: Time,
+        fits: impl Fn(&Grant) -> bool,
+    ) -> Route {
+        let near =
+            |g: &Grant| same_address(g.peer, source.ip()) && g.found_by_address(now) && fits(g);
+        let first = |g: &Grant| g.handed[flow as usize].map(|(first, _)| first);
+        let known = self.sessions.live_grants().any(|(_, g)| first(g) == Some(source));
+        let wanted = known.then_some(source);
+        self.route(flow, source, now, |grant| near(grant) && first(grant) == wanted)
     }
 
     /// The one grant that fits, unless it was handed over a moment ago. Several that fit are nobody's.
@@ -76,12 +92,4 @@ impl Host {
         *handed = Some((source, now));
         Route::HandOver { session, viewer: grant.wire.viewer }
     }
-}
-
-/// A client that sends no identity, from where it launched. The first that comes gets the flow: only
-/// the same source may come again, for a hand-over that failed.
-fn legacy(grant: &Grant, flow: Flow, source: SocketAddr, now: Time) -> bool {
-    same_address(grant.peer, source.ip())
-        && grant.found_by_address(now)
-        && grant.handed[flow as usize].is_none_or(|(first, _)| first == source)
 }

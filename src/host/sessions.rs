@@ -124,6 +124,11 @@ impl Session {
         matches!(self.state, State::Stopping { .. })
     }
 
+    /// A viewer is connected, or may be before its session's word of that is here.
+    fn may_stream(&self) -> bool {
+        self.connected.is_some() || self.grant.as_ref().is_some_and(|g| g.stage > Stage::Handshake)
+    }
+
     fn state_name(&self) -> &'static str {
         match self.state {
             State::Starting { .. } => "starting",
@@ -141,6 +146,18 @@ impl Sessions {
 
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
+    }
+
+    pub(super) fn sizes(&self) -> [(&'static str, usize); 6] {
+        let all = || self.all.values();
+        [
+            ("sessions", self.all.len()),
+            ("waiting", all().map(|s| s.waiting.len()).sum()),
+            ("logs asked", all().map(|s| s.log_asked.len()).sum()),
+            ("keys", self.keys.len()),
+            ("ended", self.ended.len()),
+            ("listings", self.listings.len()),
+        ]
     }
 
     /// Each session's client, whether it is stopping, and its grant.
@@ -396,12 +413,12 @@ impl Sessions {
             }
             FromSession::ViewerGone { viewer, reason } => {
                 tracing::info!(session = %id, %viewer, %reason, "viewer gone");
-                if session.connected.take_if(|c| c.viewer == viewer).is_some() {
-                    session.dark_by = None;
-                }
-                if session.grant.as_ref().is_some_and(|g| g.wire.viewer == viewer) {
-                    let grant = session.grant.take().expect("just seen");
+                session.connected.take_if(|c| c.viewer == viewer);
+                if let Some(grant) = session.grant.take_if(|g| g.wire.viewer == viewer) {
                     grant.close_calls(cx);
+                }
+                if !session.may_stream() {
+                    session.dark_by = None;
                 }
                 self.serve_all(config, cx);
             }
@@ -503,7 +520,7 @@ impl Sessions {
 
     /// Its viewer must be gone in a moment, or the session is killed.
     fn darken(&mut self, id: SessionId, cx: &mut Context<'_>) {
-        if let Some(session) = self.all.get_mut(&id).filter(|s| s.connected.is_some()) {
+        if let Some(session) = self.all.get_mut(&id).filter(|s| s.may_stream()) {
             session.dark_by.get_or_insert(cx.now + DARK);
         }
     }

@@ -1,130 +1,106 @@
 //! A simulated world: one host machine, the machines of its sessions, links between them, clients and
 //! an operator. Time is virtual and all chance comes from a seed; nothing here touches the machine.
+//!
+//! While faults flow nothing wrong may happen; when they have stopped, everybody who may must come to
+//! a stream within a minute, and then everything must end.
+mod chance;
+mod kit;
+mod pairing;
+mod players;
+mod processes;
+mod rules;
+mod setup;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use moonshard::config::{App, Config, Cores, Limits, Ports};
-use moonshard::host::event::{Answer, CallId, Caller, Effect, Event, HostFacts, Route};
-use moonshard::host::pairings::OwnIdentity;
-use moonshard::host::{Client, Host, HostSetup, client_id};
+use moonshard::host::event::{CallId, Effect, Event};
+use moonshard::host::{Client, Host, client_id};
 use moonshard::ipc::{
-    AdminRequest, AppSpec, ClientId, FromSession, SessionId, SessionPolicy, ToSession, ViewerGrant,
-    ViewerId,
+    AdminAnswer, AdminRequest, ClientId, FromSession, SessionId, ToSession, ViewerId,
 };
-use moonshard::proto::crypto::RsaSigner;
-use moonshard::proto::hex;
-use moonshard::proto::http::Head;
-use moonshard::proto::rtsp::client::{ClientRequest, ClientResponse};
-use moonshard::proto::rtsp::{self, Direction, Method};
-use moonshard::proto::secret::SessionKey;
-use moonshard::proto::stream::{CodecSupport, Flow};
-use moonshard::proto::x509::{Certificate, pem_to_der};
-use moonshard::session::life::{self, Life};
-use moonshard::time::{Entropy, Time};
-use serde_json::Value;
+use moonshard::session::life;
+use moonshard::time::Time;
+
+use chance::Chance;
+use players::{Call, Player};
+use processes::Process;
 
 /// Steps that one history may take.
 const STEPS_MAX: u64 = 200_000;
-/// Clients; the last one is never paired.
-const CLIENTS: usize = 6;
+/// Clients: four that are paired, one that wants to be, one that never may.
+pub const CLIENTS: usize = 6;
+pub const NEWCOMER: usize = 4;
+pub const ATTACKER: usize = 5;
+/// Faults flow until then; from `STRIVE` on everybody tries to stream, and must have by `MUST`.
+const FAULTS_END: Time = Time::from_millis(61_000);
+const STRIVE: Time = Time::from_millis(70_000);
+const MUST: Time = Time::from_millis(150_000);
+const END: Time = Time::from_millis(400_000);
 
-/// SplitMix64.
-pub struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, n: u64) -> u64 {
-        self.next_u64() % n
-    }
-
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
+/// Which operations of the world fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// Chance decides.
+    Chance,
+    /// This one and no other; 0: none. The clients are but one, who pairs, plays and quits.
+    Fails(u64),
+    /// The front dies at this one.
+    FrontDies(u64),
 }
 
-impl Entropy for Chance {
-    fn fill(&mut self, bytes: &mut [u8]) {
-        for chunk in bytes.chunks_mut(8) {
-            self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            chunk.copy_from_slice(&(z ^ (z >> 31)).to_le_bytes()[..chunk.len()]);
-        }
-    }
+/// A rule that the world breaks on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Canary {
+    /// No stream may exist.
+    Safety,
+    /// No encoder gets ready once the faults have stopped.
+    Liveness,
 }
 
 #[derive(Clone, Debug)]
 enum Happening {
     /// To the front of this generation.
     Host(u64, Box<Event>),
-    Link(SessionId, Box<ToSession>),
+    /// Over the link of this epoch.
+    Up(SessionId, u64, Box<FromSession>),
+    Down(SessionId, u64, Box<ToSession>),
+    Relink(SessionId),
     Life(SessionId, Box<life::Event>),
     /// Word of an encoder, by its number.
     Encoder(SessionId, u64, Box<life::Event>),
     Act(usize),
+    /// A client that tries to stream, until it does.
+    Strive(usize),
+    /// First datagrams, again and again until there is a stream.
+    Ping(usize, ViewerId, u32),
     /// A connected client shows that it lives.
     Talk(usize, ViewerId),
     Operator,
     FrontDies,
     SessionDies(SessionId),
-    /// The removed client must have no stream now.
-    MustBeDark(ClientId),
-}
-
-struct Process {
-    life: Life,
-    /// When the last message on each direction of its link arrives: a link keeps its order.
-    last_up: Time,
-    last_down: Time,
-    encoder: u64,
-}
-
-/// What a client waits for.
-#[derive(Clone, Debug, PartialEq)]
-enum Wish {
-    Poll,
-    Launch,
-    Rtsp(usize),
-    Noise,
-}
-
-struct Call {
-    client: usize,
-    wish: Wish,
-    until: Time,
-    key: Option<SessionKey>,
-}
-
-struct Player {
-    certificate: Vec<u8>,
-    address: &'static str,
-    key: SessionKey,
-    encrypted: bool,
-    sequence: u32,
-    /// Next exchange of the handshake; None: none under way.
-    exchange: Option<usize>,
-    token: String,
-    last_wire: Vec<u8>,
-    grant: Option<ViewerGrant>,
-    streaming: Option<(SessionId, ViewerId)>,
+    /// The client that was removed at this front must have no stream now.
+    MustBeDark(ClientId, u64),
 }
 
 pub struct World {
     seed: u64,
+    plan: Plan,
     pub now: Time,
     schedule: Chance,
     faults: Chance,
     workload: Chance,
     entropy: Chance,
-    /// Off at the end, while the dust settles.
+    /// Off at the end, while everybody strives and the dust settles.
     faulty: bool,
-    own: Value,
-    announce: String,
     host: Host,
     generation: u64,
+    front_since: Time,
     disk: BTreeMap<ClientId, Client>,
+    /// Whom this front lets in.
+    authorised: BTreeSet<ClientId>,
     processes: BTreeMap<SessionId, Process>,
     queue: BTreeMap<(Time, u64), Happening>,
     number: u64,
@@ -133,74 +109,15 @@ pub struct World {
     players: Vec<Player>,
     sealed: BTreeSet<([u8; 16], u32)>,
     grants: BTreeSet<(String, u32)>,
-    trace: DefaultHasher,
-    /// A rule that the world breaks on purpose.
-    pub canary: bool,
+    /// Operations so far, in a world whose plan counts them.
+    pub operations: Vec<&'static str>,
+    /// Errors that clients were told.
+    pub errors: u64,
+    trace: Option<DefaultHasher>,
+    pub canary: Option<Canary>,
     pub streams: u64,
     /// Print every event and effect.
     aloud: bool,
-}
-
-fn vector(name: &str) -> Value {
-    let path = format!("{}/tests/vectors/{name}.json", env!("CARGO_MANIFEST_DIR"));
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
-
-fn config() -> Config {
-    let app = |id: i32| App {
-        spec: AppSpec {
-            id,
-            title: format!("App {id}"),
-            command: vec!["true".into()],
-            environment: BTreeMap::new(),
-            directory: None,
-        },
-        image: None,
-    };
-    Config {
-        host_name: "den".into(),
-        state_dir: "/nowhere".into(),
-        runtime_dir: "/nowhere".into(),
-        ports: Ports::default(),
-        mdns: false,
-        external_ip: None,
-        cores: Cores::default(),
-        limits: Limits { sessions: 4, ..Limits::default() },
-        session: SessionPolicy {
-            keep_ms: 20_000,
-            never_viewed_ms: 60_000,
-            idle_fps: 10,
-            slow_app_ms: 15_000,
-            reason_ms: 0,
-            keyboard_layout: "us".into(),
-            keyboard_variant: String::new(),
-            encoder: "auto".into(),
-            audio: true,
-            media_cores: Vec::new(),
-        },
-        fec_percent: 20,
-        pairing: true,
-        metrics: Default::default(),
-        apps: vec![app(1), app(2)],
-    }
-}
-
-fn host(own: &Value, disk: &BTreeMap<ClientId, Client>) -> Host {
-    let pem = own["server"]["cert_pem"].as_str().unwrap().to_owned();
-    let key = pem_to_der(own["server"]["key_pem"].as_str().unwrap(), "PRIVATE KEY").unwrap();
-    let codecs = CodecSupport { h264: true, hevc: true, av1: true, extra_bits: 0 };
-    Host::new(HostSetup {
-        config: config(),
-        uuid: "7C0F1B1E-5B0E-4E53-9A40-0D1B5B4B2E11".into(),
-        own: OwnIdentity {
-            certificate: Certificate::from_pem(&pem).unwrap(),
-            pem,
-            signer: Box::new(RsaSigner::from_der(&key).unwrap()),
-        },
-        clients: disk.values().cloned().collect(),
-        facts: HostFacts { macs: Vec::new(), codecs },
-        pictures: BTreeMap::new(),
-    })
 }
 
 const fn ms(n: u64) -> Duration {
@@ -212,50 +129,30 @@ fn local(port: u16) -> SocketAddr {
 }
 
 impl World {
-    pub fn new(seed: u64) -> Self {
-        let stream =
-            |n: u64| Chance(seed.wrapping_mul(4).wrapping_add(n).wrapping_mul(0x5851_F42D));
-        let own = vector("pairing-01-qt-sha256");
-        let recorded = vector("rtsp-encrypted-local-stereo-hevc");
-        let announce = recorded["exchanges"][5]["request"]["plaintext"].as_str().unwrap();
-        let announce = announce.split_once("\r\n\r\n").unwrap().1.to_owned();
-        let addresses = ["10.0.0.2", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"];
-        let players: Vec<Player> = addresses
-            .iter()
-            .enumerate()
-            .map(|(n, address)| Player {
-                certificate: vec![n as u8; 3],
-                address,
-                key: SessionKey([0; 16]),
-                encrypted: true,
-                sequence: 0,
-                exchange: None,
-                token: String::new(),
-                last_wire: Vec::new(),
-                grant: None,
-                streaming: None,
-            })
-            .collect();
-        let disk: BTreeMap<ClientId, Client> = players[..CLIENTS - 1]
-            .iter()
-            .map(|p| {
-                let client =
-                    Client { certificate: p.certificate.clone(), name: "x".into(), paired_at: 1 };
-                (client_id(&p.certificate), client)
-            })
-            .collect();
+    /// `traced`: what happens is hashed, to be compared with another run.
+    pub fn new(seed: u64, plan: Plan, traced: bool) -> Self {
+        let players: Vec<Player> = (0..CLIENTS).map(Player::new).collect();
+        let paired = if plan == Plan::Chance { NEWCOMER } else { 0 };
+        let client = |p: &Player| Client {
+            certificate: p.certificate.clone(),
+            name: "x".into(),
+            paired_at: 1,
+        };
+        let disk: BTreeMap<ClientId, Client> =
+            players[..paired].iter().map(|p| (client_id(&p.certificate), client(p))).collect();
         let mut world = Self {
             seed,
+            plan,
             now: Time::from_millis(1_000),
-            schedule: stream(0),
-            faults: stream(1),
-            workload: stream(2),
-            entropy: stream(3),
-            faulty: true,
-            host: host(&own, &disk),
-            own,
-            announce,
+            schedule: Chance::stream(seed, 0),
+            faults: Chance::stream(seed, 1),
+            workload: Chance::stream(seed, 2),
+            entropy: Chance::stream(seed, 3),
+            faulty: plan == Plan::Chance,
+            host: setup::host(&disk),
             generation: 0,
+            front_since: Time::ZERO,
+            authorised: disk.keys().copied().collect(),
             disk,
             processes: BTreeMap::new(),
             queue: BTreeMap::new(),
@@ -265,16 +162,25 @@ impl World {
             players,
             sealed: BTreeSet::new(),
             grants: BTreeSet::new(),
-            trace: DefaultHasher::new(),
-            canary: false,
+            operations: Vec::new(),
+            errors: 0,
+            trace: traced.then(DefaultHasher::new),
+            canary: None,
             streams: 0,
-            aloud: std::env::var_os("SEED").is_some(),
+            aloud: std::env::var_os("SEED").is_some() || std::env::var_os("NTH").is_some(),
         };
+        if plan != Plan::Chance {
+            world.soon(100, Happening::Strive(NEWCOMER));
+            return world;
+        }
         for player in 0..CLIENTS {
             world.soon(3_000, Happening::Act(player));
+            if player != ATTACKER {
+                world.at(STRIVE, Happening::Strive(player));
+            }
         }
         world.soon(5_000, Happening::Operator);
-        world.soon(60_000, Happening::FrontDies);
+        world.soon(40_000, Happening::FrontDies);
         world
     }
 
@@ -293,29 +199,53 @@ impl World {
         self.faults.one_in(one_in) && self.faulty
     }
 
+    /// Whether this operation fails: by chance, or because its turn has come.
+    fn fails(&mut self, operation: &'static str, one_in: u64) -> bool {
+        let (nth, dies) = match self.plan {
+            Plan::Chance => return self.fault(one_in),
+            Plan::Fails(nth) => (nth, false),
+            Plan::FrontDies(nth) => (nth, true),
+        };
+        self.operations.push(operation);
+        let its_turn = self.operations.len() as u64 == nth;
+        if its_turn && dies {
+            self.at(self.now, Happening::FrontDies);
+        }
+        its_turn && !dies
+    }
+
     fn note(&mut self, what: &dyn std::fmt::Debug) {
+        if self.trace.is_none() && !self.aloud {
+            return;
+        }
         let text = format!("{:?} {what:?}", self.now);
-        text.hash(&mut self.trace);
+        if let Some(trace) = &mut self.trace {
+            text.hash(trace);
+        }
         if self.aloud {
             println!("{text}");
         }
     }
 
     fn broken(&self, rule: &str) -> ! {
-        panic!("SEED={} at {:?}: {rule}", self.seed, self.now)
+        let (name, number) = match self.plan {
+            Plan::Chance => ("SEED", self.seed),
+            Plan::Fails(nth) => ("NTH", nth),
+            Plan::FrontDies(nth) => ("DIES=1 NTH", nth),
+        };
+        let replay = "cargo test --no-default-features --test sim_host";
+        panic!("{name}={number} at {:?}: {rule}; replay: {name}={number} {replay}", self.now)
     }
 
-    /// Lives for two minutes with faults, then settles. Returns the trace's hash.
+    /// Lives through faults, strives, and settles. Returns the trace's hash.
     pub fn run(&mut self) -> u64 {
-        let faults_end = Time::from_millis(121_000);
-        let end = Time::from_millis(400_000);
         let mut steps = 0;
         loop {
             let timers = self.processes.values().filter_map(|p| p.life.next_timeout());
             let timer = timers.chain(self.host.next_timeout()).min();
             let next = self.queue.keys().next().map(|(at, _)| *at);
             let Some(at) = [timer, next].into_iter().flatten().min() else { break };
-            if at > end {
+            if at > END {
                 break;
             }
             steps += 1;
@@ -323,9 +253,7 @@ impl World {
                 self.broken("the step budget is spent");
             }
             self.now = self.now.max(at);
-            if self.faulty && self.now > faults_end {
-                self.faulty = false;
-            }
+            self.faulty &= self.now <= FAULTS_END;
             if timer.is_some_and(|t| t <= self.now) {
                 self.timeouts();
             } else if let Some((_, what)) = self.queue.pop_first() {
@@ -334,7 +262,7 @@ impl World {
             self.check();
         }
         self.settled();
-        self.trace.finish()
+        self.trace.as_ref().map_or(0, Hasher::finish)
     }
 
     fn timeouts(&mut self) {
@@ -356,7 +284,17 @@ impl World {
                     self.tell_host(*event);
                 }
             }
-            Happening::Link(id, message) => self.tell_life(id, life::Event::Front(*message)),
+            Happening::Up(session, epoch, message) => {
+                if self.linked(session, epoch) {
+                    self.tell_host(Event::Session { session, message: *message });
+                }
+            }
+            Happening::Down(session, epoch, message) => {
+                if self.hears(session, epoch) {
+                    self.tell_life(session, life::Event::Front(*message));
+                }
+            }
+            Happening::Relink(session) => self.introduce(session),
             Happening::Life(id, event) => self.tell_life(id, *event),
             Happening::Encoder(id, number, event) => {
                 if self.processes.get(&id).is_some_and(|p| p.encoder == number) {
@@ -364,30 +302,29 @@ impl World {
                 }
             }
             Happening::Act(player) => self.act(player),
+            Happening::Strive(player) => self.strive(player),
+            Happening::Ping(player, viewer, tries) => self.ping(player, viewer, tries),
             Happening::Talk(player, viewer) => self.talk(player, viewer),
             Happening::Operator => self.operate(),
             Happening::FrontDies => self.front_dies(),
             Happening::SessionDies(id) => self.session_ends(id, "signal 9"),
-            Happening::MustBeDark(client) => {
-                let own = |p: &&Process| matches!(p.life.identity(1), FromSession::Identity { spec, .. } if spec.client == client);
-                if !self.disk.contains_key(&client)
-                    && self.processes.values().filter(own).any(|p| p.life.streaming())
-                {
-                    self.broken("a removed client still streams");
-                }
-            }
+            Happening::MustBeDark(client, generation) => self.must_be_dark(client, generation),
         }
     }
 
     // --- the host -------------------------------------------------------------------------------
 
     fn tell_host(&mut self, event: Event) {
-        if let Event::CallGone { call } = &event {
-            self.calls.remove(call);
+        match &event {
+            Event::CallGone { call } => _ = self.calls.remove(call),
+            Event::ClientStored { client, result: Ok(_) } => _ = self.authorised.insert(*client),
+            _ => {}
         }
         self.note(&event);
+        let asked = self.question(&event);
         let mut effects = Vec::new();
         self.host.handle(event, self.now, &mut self.entropy, &mut effects);
+        self.must_know_who_asks(asked, &effects);
         for effect in effects {
             self.note(&effect);
             self.host_did(effect);
@@ -401,15 +338,28 @@ impl World {
     fn host_did(&mut self, effect: Effect) {
         match effect {
             Effect::Answer { call, answer } => self.answered(call, answer),
-            Effect::AnswerAdmin { .. } | Effect::PairingAsked(_) | Effect::PairingEnded { .. } => {}
-            Effect::StoreClient { .. } => self.broken("nobody has proven a certificate"),
-            Effect::EraseClient { client } => {
-                let result = if self.fault(4) { Err("no space".into()) } else { Ok(()) };
-                // The file may be there still; the client is locked out until the front restarts.
-                if result.is_ok() {
-                    self.disk.remove(&client);
-                    self.at(self.now + ms(1_000), Happening::MustBeDark(client));
+            Effect::AnswerAdmin { answer, .. } => {
+                if let AdminAnswer::Sessions(list) = answer
+                    && list.len() > setup::SESSIONS_MAX
+                {
+                    self.broken("more sessions than seats");
                 }
+            }
+            Effect::PairingAsked(asked) => self.asked_for_pin(&asked),
+            Effect::PairingEnded { .. } => {}
+            Effect::StoreClient { client, certificate, .. } => self.store(client, certificate),
+            Effect::EraseClient { client } => {
+                self.authorised.remove(&client);
+                let failed = self.fails("erase", 4);
+                // The file may be there still; the client is locked out until the front restarts.
+                if !failed {
+                    self.disk.remove(&client);
+                }
+                if self.now.since(self.front_since) > ms(2_000) {
+                    let check = Happening::MustBeDark(client, self.generation);
+                    self.at(self.now + ms(1_000), check);
+                }
+                let result = if failed { Err("no space".into()) } else { Ok(()) };
                 self.host_hears(50, Event::ClientErased { client, result });
             }
             Effect::Spawn { spec } => self.spawn(*spec),
@@ -422,158 +372,46 @@ impl World {
         }
     }
 
-    fn spawn(&mut self, spec: moonshard::ipc::SessionSpec) {
-        let session = spec.id;
-        if self.fault(12) {
-            let result = Err("fork failed".into());
-            return self.host_hears(30, Event::SessionSpawned { session, result });
-        }
-        let process = Process {
-            life: Life::new(spec, self.now),
-            last_up: self.now,
-            last_down: self.now,
-            encoder: 0,
-        };
-        self.processes.insert(session, process);
-        self.host_hears(30, Event::SessionSpawned { session, result: Ok(()) });
-        self.introduce(session);
-        if self.fault(15) {
-            let reason = "no display".into();
-            self.soon(400, Happening::Life(session, Box::new(life::Event::StartFailed { reason })));
-        } else if !self.fault(20) {
-            self.soon(400, Happening::Life(session, Box::new(life::Event::Started)));
-        }
-        if self.fault(6) {
-            self.soon(40_000, Happening::SessionDies(session));
-        }
-        if self.fault(8) {
-            let event =
-                life::Event::AppExited { status: "exit 1".into(), last_words: "bye".into() };
-            self.soon(60_000, Happening::Life(session, Box::new(event)));
-        }
-    }
-
-    fn send(&mut self, session: SessionId, message: ToSession) {
-        if let ToSession::Grant(grant) = &message {
-            if !self.grants.insert((grant.ping_payload.clone(), grant.connect_data)) {
-                self.broken("two grants share their secrets");
-            }
-            let owner = self.processes.get(&session).map(|p| p.life.identity(1));
-            if let Some(FromSession::Identity { spec, .. }) = owner {
-                let own = |p: &&mut Player| client_id(&p.certificate) == spec.client;
-                if let Some(player) = self.players.iter_mut().find(own) {
-                    player.grant = Some(grant.clone());
-                }
-            }
-        }
-        if self.fault(60) {
-            return self.host_hears(5, Event::SessionDeaf { session });
-        }
-        let delay = Duration::from_micros(1 + self.schedule.below(20_000));
-        let Some(process) = self.processes.get_mut(&session) else { return };
-        process.last_down = process.last_down.max(self.now + delay);
-        let when = process.last_down;
-        self.at(when, Happening::Link(session, Box::new(message)));
-    }
-
-    // --- sessions -------------------------------------------------------------------------------
-
-    /// The first message on each link.
-    fn introduce(&mut self, session: SessionId) {
-        let message = self.processes[&session].life.identity(7);
-        self.up(session, message);
-    }
-
-    fn up(&mut self, session: SessionId, message: FromSession) {
-        let delay = Duration::from_micros(1 + self.schedule.below(20_000));
-        let process = self.processes.get_mut(&session).unwrap();
-        process.last_up = process.last_up.max(self.now + delay);
-        let when = process.last_up;
-        let event = Box::new(Event::Session { session, message });
-        self.at(when, Happening::Host(self.generation, event));
-    }
-
-    fn tell_life(&mut self, id: SessionId, event: life::Event) {
-        self.note(&(id, &event));
-        let Some(process) = self.processes.get_mut(&id) else { return };
-        let mut effects = Vec::new();
-        process.life.handle(event, self.now, &mut effects);
-        for effect in effects {
-            self.life_did(id, effect);
-        }
-    }
-
-    fn life_did(&mut self, id: SessionId, effect: life::Effect) {
-        use life::Effect as Did;
-        if !self.processes.contains_key(&id) {
-            return;
-        }
-        match effect {
-            Did::Tell(message) => self.up(id, message),
-            Did::StartEncoder { .. } => {
-                let process = self.processes.get_mut(&id).unwrap();
-                process.encoder += 1;
-                let number = process.encoder;
-                let word = |world: &mut Self, within, event| {
-                    world.soon(within, Happening::Encoder(id, number, Box::new(event)));
-                };
-                let exit = life::Event::EncoderExited { status: "signal 6".into() };
-                if self.fault(10) {
-                    word(self, 200, exit);
-                } else if !self.fault(12) {
-                    word(self, 300, life::Event::EncoderReady);
-                    if self.fault(6) {
-                        word(self, 20_000, exit);
-                    }
-                }
-            }
-            Did::KillEncoder | Did::StopEncoder => {
-                self.processes.get_mut(&id).unwrap().encoder += 1;
-            }
-            Did::UseSocket { viewer, flow: Flow::Control } => {
-                let of = |p: &Player| p.grant.as_ref().is_some_and(|g| g.viewer == viewer);
-                if let Some(player) = self.players.iter().position(of) {
-                    let peer = self.source(player);
-                    let (local, last_will) = (local(47_999), vec![1]);
-                    let event = life::Event::ControlConnected { viewer, local, peer, last_will };
-                    self.soon(100, Happening::Life(id, Box::new(event)));
-                    self.players[player].streaming = Some((id, viewer));
-                    self.streams += 1;
-                    self.soon(1_000, Happening::Talk(player, viewer));
-                }
-            }
-            Did::EndApp if !self.fault(4) => {
-                self.soon(500, Happening::Life(id, Box::new(life::Event::AppGone)));
-            }
-            Did::KillApp => self.soon(100, Happening::Life(id, Box::new(life::Event::AppGone))),
-            Did::Exit => self.session_ends(id, "exit 0"),
-            _ => {}
-        }
-    }
-
-    fn session_ends(&mut self, session: SessionId, status: &str) {
-        if self.processes.remove(&session).is_some() {
-            let (status, last_words) = (status.to_owned(), "gone".to_owned());
-            self.host_hears(20, Event::SessionExited { session, status, last_words });
-        }
-    }
-
     /// A new front knows what is on disk, and learns from the sessions what runs.
     fn front_dies(&mut self) {
-        if !self.faulty {
+        if !self.faulty && self.plan == Plan::Chance {
             return;
         }
         self.generation += 1;
+        self.front_since = self.now;
+        self.errors += self.calls.len() as u64;
         self.calls.clear();
-        self.host = host(&self.own, &self.disk);
+        self.host = setup::host(&self.disk);
+        self.authorised = self.disk.keys().copied().collect();
         for id in self.processes.keys().copied().collect::<Vec<_>>() {
-            self.introduce(id);
+            self.cut_link(id, 50);
         }
         for player in &mut self.players {
             player.exchange = None;
+            player.pairing = None;
         }
-        self.soon(60_000, Happening::FrontDies);
+        if self.plan == Plan::Chance {
+            self.soon(40_000, Happening::FrontDies);
+        }
+    }
+
+    fn operate(&mut self) {
+        if !self.faulty {
+            return;
+        }
+        self.soon(8_000, Happening::Operator);
+        let session = self.processes.keys().next().map_or("0".into(), ToString::to_string);
+        let player = self.workload.below(CLIENTS as u64) as usize;
+        let client = client_id(&self.players[player].certificate).to_string();
+        let request = match self.workload.below(12) {
+            0 => AdminRequest::RemoveClient { client },
+            1 => AdminRequest::StopSession { session },
+            2 => AdminRequest::SessionLog { session },
+            3 => AdminRequest::Pin { id: "0".into(), pin: "1234".into() },
+            4 => AdminRequest::Clients,
+            _ => AdminRequest::Sessions,
+        };
+        self.number += 1;
+        self.host_hears(10, Event::Admin { id: self.number, request });
     }
 }
-
-include!("clients.rs");

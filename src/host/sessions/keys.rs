@@ -20,6 +20,10 @@ impl UsedKeys {
         self.0.get(&client).is_some_and(|keys| keys.contains(key))
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.values().map(VecDeque::len).sum()
+    }
+
     pub(super) fn note(&mut self, client: ClientId, key: &SessionKey) {
         let keys = self.0.entry(client).or_default();
         if keys.contains(key) {
