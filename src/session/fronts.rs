@@ -29,6 +29,8 @@ pub struct Fronts {
     is_paused: bool,
     links: VecDeque<(LinkId, Link)>,
     next: u64,
+    /// Who is connected, and the last will that goes with it: news to every front that comes.
+    connected: Option<FromSession>,
     /// Why the session ends, as long as nobody was there to hear it.
     unheard: VecDeque<FromSession>,
 }
@@ -37,10 +39,10 @@ impl Fronts {
     pub fn new(listener: OwnedFd) -> Self {
         let _ = rustix::fs::fcntl_setfl(&listener, rustix::fs::OFlags::NONBLOCK);
         let (links, unheard) = (VecDeque::new(), VecDeque::new());
-        Self { listener, is_paused: false, links, next: 0, unheard }
+        Self { listener, is_paused: false, links, next: 0, connected: None, unheard }
     }
 
-    /// Takes new connections; each gets `identity` first.
+    /// Takes new connections; each gets `identity` first, and hears who is connected.
     pub fn accept(&mut self, identity: &FromSession) {
         for _ in 0..ACCEPTS_MAX {
             let link = match Link::accept(self.listener.as_fd()) {
@@ -53,7 +55,8 @@ impl Fronts {
                     return;
                 }
             };
-            if link.send(identity, &[]).is_err() {
+            let first = [Some(identity), self.connected.as_ref()];
+            if first.into_iter().flatten().any(|message| link.send(message, &[]).is_err()) {
                 continue;
             }
             while let Some(message) = self.unheard.front() {
@@ -98,6 +101,13 @@ impl Fronts {
     /// Tells all. The outcome of the session is kept for a front that is yet to come.
     pub fn tell(&mut self, message: FromSession) {
         self.links.retain(|(_, link)| link.send(&message, &[]).is_ok());
+        match &message {
+            FromSession::ViewerConnected { .. } => self.connected = Some(message.clone()),
+            FromSession::ViewerGone { viewer: gone, .. } => _ = self.connected.take_if(|message| {
+                matches!(message, FromSession::ViewerConnected { viewer, .. } if viewer == gone)
+            }),
+            _ => {}
+        }
         let is_outcome =
             matches!(message, FromSession::StartFailed { .. } | FromSession::AppExited { .. });
         if is_outcome && self.links.is_empty() && self.unheard.len() < UNHEARD_MAX {
