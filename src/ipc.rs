@@ -363,15 +363,28 @@ pub struct EncoderFinding {
     pub name: String,
     pub codec: crate::proto::stream::Codec,
     pub works: bool,
+    /// Quick enough to be used without having been asked for by name.
+    #[serde(default)]
+    pub quick: bool,
     /// Why it does not, and how to mend it; or what was measured.
     pub detail: String,
 }
 
 impl EncoderReport {
-    /// What may be advertised: exactly what works.
-    pub fn codecs(&self) -> crate::proto::stream::CodecSupport {
+    /// The encoders that streams may use, the preferred ones first. `choice` is the configuration's:
+    /// "auto" means all that are quick enough, names mean themselves.
+    pub fn usable<'a>(&'a self, choice: &'a str) -> impl Iterator<Item = &'a EncoderFinding> {
+        let automatic = self.encoders.iter().filter(move |_| choice == "auto").filter(|e| e.quick);
+        let named = choice.split(',').flat_map(|name| {
+            self.encoders.iter().filter(move |encoder| encoder.name == name.trim())
+        });
+        automatic.chain(named).filter(|encoder| encoder.works)
+    }
+
+    /// What may be advertised: exactly what can be used.
+    pub fn codecs(&self, choice: &str) -> crate::proto::stream::CodecSupport {
         use crate::proto::stream::{Codec, CodecSupport};
-        let works = |codec| self.encoders.iter().any(|e| e.works && e.codec == codec);
+        let works = |codec| self.usable(choice).any(|encoder| encoder.codec == codec);
         CodecSupport {
             h264: works(Codec::H264),
             hevc: works(Codec::Hevc),

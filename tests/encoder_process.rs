@@ -271,7 +271,7 @@ impl Viewer {
 
 /// Every frame decodes to the picture that was drawn with its number.
 fn check_pictures(viewer: &Viewer) {
-    let decoder = Decoder::start().unwrap();
+    let decoder = Decoder::start(viewer.spec.codec).unwrap();
     let width = usize::from(viewer.spec.mode.width);
     let mut last = 0;
     for (i, frame) in viewer.frames.iter().enumerate() {
@@ -287,8 +287,16 @@ fn check_pictures(viewer: &Viewer) {
 
 #[test]
 fn a_stream_shows_what_was_drawn_at_every_packet_size_plain_and_encrypted() {
-    for (packet_size, encrypted) in [(1392, false), (1392, true), (1024, true), (208, false)] {
-        let spec = VideoSpec { packet_size, encrypted, ..spec(640, 360) };
+    use moonshard::proto::stream::Codec::{H264, Hevc};
+    for (codec, packet_size, encrypted) in [
+        (H264, 1392, false),
+        (H264, 1392, true),
+        (H264, 1024, true),
+        (H264, 208, false),
+        (Hevc, 1024, true),
+        (Hevc, 208, false),
+    ] {
+        let spec = VideoSpec { codec, packet_size, encrypted, ..spec(640, 360) };
         let mut viewer = Viewer::started(spec);
         viewer.hand_socket();
         viewer.play_until(|v| v.frames.len() >= 30);

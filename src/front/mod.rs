@@ -148,7 +148,7 @@ fn inherit() -> Result<Inherited, FrontError> {
 fn run() -> Result<(), FrontError> {
     let inherited = inherit()?;
     raise_descriptor_limit();
-    let FrontBoot { config, shards: cores, encoders, .. } = inherited.boot;
+    let FrontBoot { mut config, shards: cores, encoders, .. } = inherited.boot;
     let identity = Arc::new(Identity::load_or_make(&config.state_dir)?);
     let tls = tls::config::server_config(&identity)
         .map_err(|e| system("TLS settings")(io::Error::other(e)))?;
@@ -161,7 +161,13 @@ fn run() -> Result<(), FrontError> {
         tracing::error!(%file, "a paired client was not loaded; it has to pair again");
     }
     tracing::info!(clients = clients.len(), shards = cores.len(), "front starting");
-    let codecs = encoders.codecs();
+    let choice = config.session.encoder.clone();
+    let codecs = encoders.codecs(&choice);
+    // Sessions are told by name what works. Without any, they find out and say why.
+    let usable: Vec<&str> = encoders.usable(&choice).map(|e| e.name.as_str()).collect();
+    if !usable.is_empty() {
+        config.session.encoder = usable.join(",");
+    }
     let host = Host::new(HostSetup {
         uuid: identity.uuid().to_owned(),
         own: machine::own_identity(&identity),
