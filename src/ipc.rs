@@ -617,6 +617,10 @@ pub enum ToEncoder {
 /// From an encoder to its session, on its control link.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum FromEncoder {
+    /// It starts this one now: whatever happens until the next word is that one's doing.
+    Trying {
+        encoder: String,
+    },
     Ready {
         encoder: String,
     },
@@ -638,8 +642,11 @@ pub struct EncoderBoot {
     /// The epoch of the page under which it may reserve counters.
     pub epoch: u16,
     pub ring: RingSpec,
-    /// "auto" or a name.
+    /// "auto" or names, the preferred first.
     pub encoder: String,
+    /// Those of them that failed too often: not to be tried.
+    #[serde(default)]
+    pub passed_over: Vec<String>,
     pub cores: Vec<usize>,
 }
 

@@ -120,6 +120,7 @@ impl Viewer {
             epoch: self.epoch,
             ring: self.canvas.ring,
             encoder: self.choice.clone(),
+            passed_over: Vec::new(),
             cores: Vec::new(),
         }
     }
@@ -144,10 +145,15 @@ impl Viewer {
         let binary = Path::new(env!("CARGO_BIN_EXE_moonshard"));
         let child = spawn_from(binary, &how, &self.boot()).unwrap();
         drop((its_frames, its_control));
-        let said = control.receive_within::<FromEncoder>(WAIT).unwrap().0;
+        let said = loop {
+            match control.receive_within::<FromEncoder>(WAIT).unwrap().0 {
+                FromEncoder::Trying { .. } => {}
+                said => break said,
+            }
+        };
         let ready = match &said {
             FromEncoder::Ready { encoder } => encoder.clone(),
-            FromEncoder::Failed { .. } => String::new(),
+            _ => String::new(),
         };
         self.encoder = Some(Encoder { child, frames, control, ready });
         self.free = (0..self.canvas.ring.slots).collect();

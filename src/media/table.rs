@@ -90,10 +90,17 @@ pub fn row(element: &str) -> Option<&'static Row> {
 /// every software encoder of the codec; otherwise element names, separated by commas (what the probe
 /// found to work, in its order). Names that nobody knows are left out.
 pub fn choose(choice: &str, codec: Codec) -> Vec<&'static Row> {
+    choose_from(ROWS, choice, codec)
+}
+
+/// [`choose`] among other rows.
+pub fn choose_from(rows: &'static [Row], choice: &str, codec: Codec) -> Vec<&'static Row> {
+    let of_codec = rows.iter().filter(move |row| row.codec == codec);
     if choice == "auto" {
-        return ROWS.iter().filter(|row| row.device.is_none() && row.codec == codec).collect();
+        return of_codec.filter(|row| row.device.is_none()).collect();
     }
-    choice.split(',').filter_map(|name| row(name.trim())).filter(|row| row.codec == codec).collect()
+    let row = |name: &str| of_codec.clone().find(|row| row.element == name.trim());
+    choice.split(',').filter_map(row).collect()
 }
 
 impl Row {

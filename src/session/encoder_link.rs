@@ -23,7 +23,7 @@ use crate::time::Time;
 
 /// From the order to stop to SIGKILL.
 const STOP_GRACE: Duration = Duration::from_millis(500);
-/// Messages read in one turn; an encoder has two to say.
+/// Messages read in one turn; an encoder has two to say, and one for each that it tries.
 const MESSAGES_MAX: usize = 16;
 /// How much later than its session an encoder is worth keeping when memory is short.
 const OOM_ABOVE_SESSION: i32 = 150;
@@ -31,6 +31,7 @@ const OOM_ABOVE_SESSION: i32 = 150;
 /// What the encoder said or did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
+    Trying { encoder: String },
     Ready { encoder: String },
     Failed { reason: String },
     Exited { status: String },
@@ -40,6 +41,8 @@ pub enum Seen {
 pub struct Order<'a> {
     pub grant: &'a ViewerGrant,
     pub stream: &'a StreamSpec,
+    /// Encoders that are not to be tried.
+    pub passed_over: Vec<String>,
     pub ring: RingSpec,
     pub slots: &'a [BorrowedFd<'a>],
 }
@@ -109,6 +112,7 @@ impl EncoderLink {
             epoch,
             ring: order.ring,
             encoder: self.choice.clone(),
+            passed_over: order.passed_over.clone(),
             cores: self.cores.clone(),
         };
         let (frames, its_frames) = Link::pair()?;
@@ -260,6 +264,7 @@ impl Running {
     fn listen(&mut self, seen: &mut Vec<Seen>) {
         for _ in 0..MESSAGES_MAX {
             match self.control.receive::<FromEncoder>() {
+                Ok((FromEncoder::Trying { encoder }, _)) => seen.push(Seen::Trying { encoder }),
                 Ok((FromEncoder::Ready { encoder }, _)) => {
                     self.name = Some(encoder.clone());
                     seen.push(Seen::Ready { encoder });

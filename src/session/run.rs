@@ -306,6 +306,7 @@ impl Session {
         }
         for seen in seen {
             self.events.push_back(match seen {
+                Seen::Trying { encoder } => Event::EncoderTries { encoder },
                 Seen::Ready { encoder } => {
                     tracing::info!(encoder, "encoder ready");
                     Event::EncoderReady
@@ -407,8 +408,8 @@ impl Session {
         tracing::debug!(?effect);
         match effect {
             Effect::Tell(message) => self.fronts.tell(message),
-            Effect::StartEncoder { viewer, spec } => {
-                if let Err(reason) = self.start_encoder(viewer, &spec) {
+            Effect::StartEncoder { viewer, spec, passed_over } => {
+                if let Err(reason) = self.start_encoder(viewer, &spec, passed_over) {
                     self.failures += 1;
                     tracing::error!(%viewer, reason, "no encoder");
                     self.encoder.kill();
@@ -448,12 +449,17 @@ impl Session {
         }
     }
 
-    fn start_encoder(&mut self, viewer: ViewerId, stream: &StreamSpec) -> Result<(), String> {
+    fn start_encoder(
+        &mut self,
+        viewer: ViewerId,
+        stream: &StreamSpec,
+        passed_over: Vec<String>,
+    ) -> Result<(), String> {
         let grant = self.life.grant(viewer).ok_or("the viewer is gone")?.clone();
         let mode = stream.video.mode;
         let ring = Ring::create(mode.width, mode.height).map_err(|e| format!("frame ring: {e}"))?;
         let slots = ring.fds();
-        let order = Order { grant: &grant, stream, ring: ring.spec(), slots: &slots };
+        let order = Order { grant: &grant, stream, passed_over, ring: ring.spec(), slots: &slots };
         let frames =
             self.encoder.start(&order, now()).map_err(|e| format!("encoder process: {e}"))?;
         let desktop = self.parts.desktop.as_ref().ok_or("no desktop")?;
@@ -541,6 +547,7 @@ impl Session {
         let life = self.life.figures();
         put("viewers", life.viewers);
         put("encoder_restarts", life.encoder_restarts);
+        put("encoders_passed_over", life.encoders_passed_over);
         put("key_frames_asked", life.key_frames_asked);
         let hands = self.hands.figures();
         put("input_passed", hands.passed);

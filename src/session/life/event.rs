@@ -35,6 +35,10 @@ pub enum Event {
     /// A message of the front. The composition stashes the fd of a `Socket` by viewer and flow, the
     /// newest for each, before it passes the message on.
     Front(ToSession),
+    /// The encoder process starts this encoder.
+    EncoderTries {
+        encoder: String,
+    },
     /// The encoder can take frames.
     EncoderReady,
     /// The encoder says why it will end, or why it was not started.
@@ -100,6 +104,8 @@ pub enum Effect {
     StartEncoder {
         viewer: ViewerId,
         spec: Box<StreamSpec>,
+        /// Encoders that are not to be tried.
+        passed_over: Vec<String>,
     },
     /// Kill the encoder now; reap it when it is dead.
     KillEncoder,

@@ -411,6 +411,60 @@ fn a_dead_encoder_is_replaced_on_the_same_sockets_and_the_client_stays() {
 }
 
 #[test]
+fn an_encoder_that_fails_three_times_in_a_row_gives_way_to_the_next() {
+    let mut driver = Driver::streaming();
+    let tries = |encoder: &str| Event::EncoderTries { encoder: encoder.into() };
+    let dies = || Event::EncoderExited { status: "signal 6".into() };
+    let passed = |driver: &mut Driver, event| {
+        let mut out = Vec::new();
+        driver.life.handle(event, driver.now, &mut out);
+        out.into_iter().find_map(|effect| match effect {
+            Effect::StartEncoder { passed_over, .. } => Some(passed_over),
+            _ => None,
+        })
+    };
+    let none: [String; 0] = [];
+    let first = ["a".to_owned()];
+    for (encoder, expected) in
+        [("a", &none[..]), ("a", &none), ("a", &first), ("b", &first), ("b", &first)]
+    {
+        driver.on(tries(encoder));
+        driver.on(Event::EncoderReady);
+        driver.pass_ms(100);
+        assert_eq!(passed(&mut driver, dies()).as_deref(), Some(expected), "{encoder}");
+    }
+    driver.on(tries("b"));
+    driver.on(Event::EncoderReady);
+    // It has worked for a while: what was before counts no more.
+    driver.talk(1, RESTART_WINDOW.as_millis() as u64);
+    assert_eq!(passed(&mut driver, dies()), Some(vec!["a".into()]));
+    for _ in 0..2 {
+        driver.on(tries("b"));
+        passed(&mut driver, dies());
+    }
+    assert_eq!(driver.life.figures().encoders_passed_over, 2);
+    driver.on(Event::EncoderFailed { reason: "a and b failed too often".into() });
+    let told = driver.on(Event::EncoderExited { status: "exit 1".into() });
+    assert_eq!(told[0], "terminate 1 800e9403");
+    assert_eq!(told.last().unwrap(), "gone 1 no encoder is left: a and b failed too often");
+}
+
+#[test]
+fn an_encoder_that_does_not_start_gives_way_while_the_client_waits() {
+    let mut driver = Driver::started();
+    driver.front(ToSession::Grant(grant(1)));
+    driver.announce(1);
+    driver.on(Event::EncoderTries { encoder: "a".into() });
+    let did = driver.pass(ENCODER_RESTART_MAX);
+    assert_eq!(did[0], (5_000, "KillEncoder".into()));
+    assert_eq!(did[1].1, "start encoder 1");
+    driver.on(Event::EncoderTries { encoder: "b".into() });
+    assert_eq!(driver.on(Event::EncoderReady), ["ready 1"]);
+    let figures = driver.life.figures();
+    assert_eq!((figures.encoders_passed_over, figures.encoder_restarts), (1, 0));
+}
+
+#[test]
 fn a_fourth_death_within_ten_seconds_ends_the_viewer_with_a_reason() {
     let mut driver = Driver::streaming();
     for _ in 0..3 {
