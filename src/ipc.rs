@@ -456,8 +456,16 @@ pub struct SessionPolicy {
     /// "auto" or the name of an encoder, as `EncoderChoice` of the configuration.
     pub encoder: String,
     pub audio: bool,
+    /// Parity and bitrate follow what the path loses.
+    #[serde(default = "yes")]
+    pub adapt: bool,
     /// Cores for encoders; empty: unpinned.
     pub media_cores: Vec<usize>,
+}
+
+/// What policies mean that do not say.
+fn yes() -> bool {
+    true
 }
 
 /// The right of one viewer to come: made at launch or resume, sent to its session at once. `Debug`
@@ -607,9 +615,10 @@ pub enum ToEncoder {
     Socket,
     /// The next frame must be a key frame.
     KeyFrame,
-    Bitrate {
-        kbps: u32,
-    },
+    /// The encoder's from now on, where it can change it without a key frame.
+    Bitrate { kbps: u32 },
+    /// Of the frames to come, as a percentage of their data packets.
+    Parity { percent: u8 },
     /// Finish within 500 ms.
     Stop,
 }

@@ -376,6 +376,24 @@ fn a_key_frame_comes_with_the_next_frame_after_the_request_and_not_too_often() {
 }
 
 #[test]
+fn parity_and_bitrate_change_while_it_runs_and_no_key_frame_comes_of_it() {
+    let mut viewer = Viewer::started(VideoSpec { bitrate_kbps: 20_000, ..spec(640, 360) });
+    viewer.hand_socket();
+    viewer.play_until(|v| v.frames.len() >= 5);
+    let percent = |d: &Vec<u8>| u32::from_le_bytes([d[28], d[29], d[30], d[31]]) >> 4 & 0xFF;
+    // Blocks of few packets have two parity packets at least.
+    assert!(viewer.datagrams.iter().all(|d| percent(d) >= 20));
+    viewer.order(&ToEncoder::Parity { percent: 250 });
+    viewer.order(&ToEncoder::Bitrate { kbps: 10_000 });
+    viewer.play_until(|v| v.datagrams.last().is_some_and(|d| percent(d) == 250));
+    let frames = viewer.frames.len();
+    viewer.play_until(|v| v.frames.len() >= frames + 5);
+    assert_eq!(viewer.frames.iter().filter(|f| f.kind == FrameKind::Idr).count(), 1);
+    assert_eq!(viewer.receiver.statistics().frames_lost, 0);
+    check_pictures(&viewer);
+}
+
+#[test]
 fn a_killed_encoder_is_followed_by_one_that_counts_on() {
     let mut viewer = Viewer::started(VideoSpec { encrypted: false, ..spec(640, 360) });
     viewer.hand_socket();

@@ -215,6 +215,7 @@ impl Session {
                 keyboard_variant: String::new(),
                 encoder: encoder.into(),
                 audio: false,
+                adapt: true,
                 media_cores: vec![],
             },
         };
@@ -469,9 +470,13 @@ impl Picture {
 
     /// Waits until more is shown; returns how long that took.
     fn moves(&mut self, viewer: &mut Viewer) -> Duration {
+        self.moves_within(PATIENCE, viewer)
+    }
+
+    fn moves_within(&mut self, patience: Duration, viewer: &mut Viewer) -> Duration {
         let (start, before) = (Instant::now(), self.shown);
         while self.shown < before + 3 {
-            assert!(start.elapsed() < PATIENCE, "the picture stands");
+            assert!(start.elapsed() < patience, "the picture stands");
             viewer.client.service();
             self.receive(viewer);
             std::thread::sleep(Duration::from_millis(1));
@@ -554,7 +559,8 @@ fn an_encoder_that_fails_in_any_way_gives_way_to_the_next() {
     for passed in 2..=5 {
         let mut longest = Duration::ZERO;
         while session.figures()["encoders_passed_over"] < f64::from(passed) {
-            longest = longest.max(picture.moves(&mut viewer));
+            // On a busy machine an encoder may fail before it has shown anything.
+            longest = longest.max(picture.moves_within(6 * PATIENCE, &mut viewer));
         }
         println!("  {passed} passed over; the picture stood for {longest:?} at the longest");
     }

@@ -99,6 +99,7 @@ fn run(boot: &EncoderBoot, rows: &'static [Row], mut fds: Vec<OwnedFd>) {
         control,
         keys: Mutex::default(),
         socket: Mutex::default(),
+        fec_percent: boot.spec.video.fec_percent.into(),
         done: 0.into(),
     }));
     let sender = sender::Sender::new(shared, &boot.spec.video, &boot.key);
@@ -167,8 +168,11 @@ fn obey(shared: &Shared) -> ! {
             Ok((ToEncoder::KeyFrame, _)) => shared.want_key(),
             Ok((ToEncoder::Bitrate { kbps }, _)) => {
                 if let Err(error) = shared.chain.set_bitrate(kbps) {
-                    tracing::warn!(kbps, %error, "the bitrate stays");
+                    tracing::debug!(kbps, %error, "the bitrate stays");
                 }
+            }
+            Ok((ToEncoder::Parity { percent }, _)) => {
+                shared.fec_percent.store(percent, Ordering::Relaxed);
             }
             Ok((ToEncoder::Stop, _)) => {
                 shared.chain.stop(STOP_WAIT);

@@ -1,6 +1,6 @@
 //! What the threads of this process share.
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::end::{self, end};
@@ -74,6 +74,8 @@ pub struct Shared {
     pub keys: Mutex<KeyBudget>,
     /// A video socket that the sender has not yet taken.
     pub socket: Mutex<Option<OwnedFd>>,
+    /// Parity of the next frame.
+    pub fec_percent: AtomicU8,
     /// Encoded frames that the sender is done with.
     pub done: AtomicU64,
 }

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::life::Pulse;
+use super::life::loss::{Sent, Tuning};
 use super::oom;
 use crate::ipc::{
     EncoderBoot, FromEncoder, RingSpec, SessionId, Timed, ToEncoder, VERSION, ViewerGrant, ViewerId,
@@ -176,6 +177,15 @@ impl EncoderLink {
         }
     }
 
+    /// Its bitrate and parity from now on. A full link drops it: the next decision says it again.
+    pub fn tune(&self, tuning: Tuning) {
+        if let Some(running) = &self.running {
+            let (kbps, percent) = (tuning.kbps, tuning.fec_percent);
+            let _ = running.control.send(&ToEncoder::Bitrate { kbps }, &[]);
+            let _ = running.control.send(&ToEncoder::Parity { percent }, &[]);
+        }
+    }
+
     /// Takes what it has said, sees whether it lives, and reaps those that are dead.
     pub fn look(&mut self, now: Time, seen: &mut Vec<Seen>) {
         if let Some(running) = &mut self.running {
@@ -208,6 +218,11 @@ impl EncoderLink {
             silent: now.since(alive),
             frames_in: frames_in.saturating_sub(running.base.0),
             frames_out: frames_out.saturating_sub(running.base.1),
+            sent: Sent {
+                packets: page.figure(Figure::PacketsSent),
+                frames: page.figure(Figure::FramesSent),
+                full: page.figure(Figure::SendErrors),
+            },
         })
     }
 

@@ -20,12 +20,14 @@ use crate::time::Time;
 
 mod event;
 mod keyframe;
+pub mod loss;
 #[cfg(test)]
 mod tests;
 mod viewer;
 
 pub use event::{Effect, Event, Farewell, Pulse};
 use keyframe::KeyFrames;
+use loss::Path;
 use viewer::{Connection, Encoder, Overdue, Sockets, Viewer};
 
 /// Grants that wait at once; the newest wins.
@@ -80,6 +82,7 @@ pub struct Figures {
     pub viewers: u64,
     pub encoder_restarts: u64,
     pub encoders_passed_over: u64,
+    pub tunings: u64,
     pub key_frames_asked: u64,
 }
 
@@ -160,6 +163,11 @@ impl Life {
             Phase::Running => "paused",
             Phase::Ending { .. } | Phase::Over => "stopping",
         }
+    }
+
+    /// How the active viewer's stream is encoded now; None: as it was announced.
+    pub fn tuning(&self) -> Option<loss::Tuning> {
+        self.active.as_ref()?.path.as_ref().map(Path::tuning)
     }
 
     pub fn figures(&self) -> Figures {
@@ -287,15 +295,8 @@ impl Life {
         // A new front is told the mode that is shown, not the one of the first launch.
         self.spec.mode = spec.video.mode;
         let Some(Grant { grant, sockets }) = self.grants.remove(at) else { return };
-        let passed_over = Vec::new();
-        out.push(Effect::StartEncoder { viewer, spec: spec.clone(), passed_over });
-        if sockets.video {
-            out.push(Effect::UseSocket { viewer, flow: Flow::Video });
-        }
-        if sockets.control {
-            out.push(Effect::UseSocket { viewer, flow: Flow::Control });
-        }
-        self.active = Some(Viewer {
+        let path = self.spec.policy.adapt.then(|| Path::new(&spec.video, now));
+        let active = Viewer {
             grant,
             spec,
             sockets,
@@ -306,7 +307,17 @@ impl Life {
             ready: false,
             connection: Connection::Awaited { since: now },
             key_frames: KeyFrames::new(),
-        });
+            path,
+        };
+        let passed_over = Vec::new();
+        out.push(Effect::StartEncoder { viewer, spec: active.tuned(), passed_over });
+        if sockets.video {
+            out.push(Effect::UseSocket { viewer, flow: Flow::Video });
+        }
+        if sockets.control {
+            out.push(Effect::UseSocket { viewer, flow: Flow::Control });
+        }
+        self.active = Some(active);
     }
 
     fn socket(&mut self, viewer: ViewerId, flow: Flow, out: &mut Vec<Effect>) {
@@ -344,13 +355,7 @@ impl Life {
             Event::EncoderExited { status } => {
                 self.encoder_lost(&format!("the encoder ended: {status}"), false, now, out);
             }
-            Event::EncoderPulse(pulse) => {
-                if let Some(viewer) = &mut self.active
-                    && let Some(reason) = viewer.stalled(pulse, now)
-                {
-                    self.encoder_lost(reason, true, now, out);
-                }
-            }
+            Event::EncoderPulse(pulse) => self.encoder_pulse(pulse, now, out),
             Event::ControlConnected { viewer, local, peer, last_will } => {
                 self.connected(viewer, local, peer, last_will, now, out);
             }
@@ -367,15 +372,37 @@ impl Life {
             Event::KeyFrameAsked { viewer } => {
                 if let Some(active) = self.active.as_mut().filter(|v| v.grant.viewer == viewer) {
                     self.figures.key_frames_asked += 1;
+                    if let Some(path) = &mut active.path {
+                        path.lost_frame();
+                    }
                     if active.sockets.video && active.key_frames.asked(now) {
                         out.push(Effect::KeyFrame);
                     }
+                }
+            }
+            Event::BlockReported { viewer, block } => {
+                if let Some(active) = self.active.as_mut().filter(|v| v.grant.viewer == viewer)
+                    && let Some(path) = &mut active.path
+                {
+                    path.reported(&block, now);
                 }
             }
             Event::StartB { viewer } if self.is_active(viewer) => {
                 out.push(Effect::HdrOff { viewer });
             }
             _ => {}
+        }
+    }
+
+    fn encoder_pulse(&mut self, pulse: Pulse, now: Time, out: &mut Vec<Effect>) {
+        let Some(viewer) = &mut self.active else { return };
+        if let Some(reason) = viewer.stalled(pulse, now) {
+            self.encoder_lost(reason, true, now, out);
+        } else if let Some(path) = &mut viewer.path
+            && let Some(tuning) = path.decide(pulse.sent, now)
+        {
+            self.figures.tunings += 1;
+            out.push(Effect::Tune(tuning));
         }
     }
 
@@ -454,7 +481,7 @@ impl Life {
             self.figures.encoder_restarts += 1;
         }
         let (id, passed_over) = (viewer.grant.viewer, viewer.passed_over.clone());
-        out.push(Effect::StartEncoder { viewer: id, spec: viewer.spec.clone(), passed_over });
+        out.push(Effect::StartEncoder { viewer: id, spec: viewer.tuned(), passed_over });
         if viewer.sockets.video {
             out.push(Effect::UseSocket { viewer: id, flow: Flow::Video });
         }

@@ -286,6 +286,7 @@ impl Session {
             ControlEvent::Closed => Event::ControlClosed { viewer },
             ControlEvent::Heard => Event::Heard { viewer },
             ControlEvent::KeyFrame => Event::KeyFrameAsked { viewer },
+            ControlEvent::Block(block) => Event::BlockReported { viewer, block },
             ControlEvent::StartB => Event::StartB { viewer },
             ControlEvent::Input(event) => {
                 // A viewer that leaves has no hands any more.
@@ -427,6 +428,10 @@ impl Session {
                 self.encoder.stop(now());
             }
             Effect::KeyFrame => self.encoder.key_frame(),
+            Effect::Tune(tuning) => {
+                tracing::info!(tuning.kbps, tuning.fec_percent, "the stream follows its path");
+                self.encoder.tune(tuning);
+            }
             Effect::UseSocket { viewer, flow } => self.use_socket(viewer, flow),
             Effect::DropSockets { viewer } => self.flows.drop_stashed(viewer),
             Effect::HdrOff { viewer } => self.flows.say(viewer, &Feedback::HdrMode(None)),
@@ -548,6 +553,11 @@ impl Session {
         put("viewers", life.viewers);
         put("encoder_restarts", life.encoder_restarts);
         put("encoders_passed_over", life.encoders_passed_over);
+        put("encoder_tunings", life.tunings);
+        if let Some(tuning) = self.life.tuning() {
+            put("encoder_kbps", u64::from(tuning.kbps));
+            put("encoder_fec_percent", u64::from(tuning.fec_percent));
+        }
         put("key_frames_asked", life.key_frames_asked);
         let hands = self.hands.figures();
         put("input_passed", hands.passed);

@@ -10,7 +10,7 @@ use gstreamer::subclass::prelude::*;
 use moonshard::media::table::{Row, Setting, Stage, Value, X264};
 
 /// Frames until it fails; the first is the trial's.
-const FRAMES: u32 = 6;
+const FRAMES: u32 = 15;
 
 const NEVER_STARTS: u32 = 1;
 const HANGS: u32 = 2;

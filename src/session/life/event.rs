@@ -2,7 +2,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::loss::{Sent, Tuning};
 use crate::ipc::{FromSession, ToSession, ViewerId};
+use crate::proto::control::FecStatus;
 use crate::proto::stream::{Flow, StreamSpec};
 
 /// Why a client is sent away, as the termination message says it. Source: moonlight-common-c
@@ -67,6 +69,11 @@ pub enum Event {
     KeyFrameAsked {
         viewer: ViewerId,
     },
+    /// The client tells how a block of packets arrived.
+    BlockReported {
+        viewer: ViewerId,
+        block: FecStatus,
+    },
     /// The client is ready.
     StartB {
         viewer: ViewerId,
@@ -92,6 +99,8 @@ pub struct Pulse {
     /// Frames that it took, and frames that left it sent or dropped.
     pub frames_in: u64,
     pub frames_out: u64,
+    /// What was sent to this viewer, by all its encoders.
+    pub sent: Sent,
 }
 
 /// What is to be done, in order.
@@ -112,6 +121,8 @@ pub enum Effect {
     /// Take the frames from the encoder and let it finish; bounded by the composition.
     StopEncoder,
     KeyFrame,
+    /// Change bitrate and parity of the running encoder.
+    Tune(Tuning),
     /// Put the stashed socket to use; if none is stashed, the one in use again (a new encoder).
     UseSocket {
         viewer: ViewerId,

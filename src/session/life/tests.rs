@@ -1,6 +1,8 @@
 //! Each rule of a session's life in virtual time, and random histories in which the books must balance.
+use super::loss::{self, Sent};
 use super::*;
 use crate::ipc::{ActiveViewer, AppSpec, ClientId, SessionId, SessionPolicy};
+use crate::proto::control::FecStatus;
 use crate::proto::secret::SessionKey;
 use crate::proto::stream::{AudioSpec, Codec, Colorspace, Mode, VideoSpec};
 
@@ -31,6 +33,7 @@ fn session_spec() -> SessionSpec {
             keyboard_variant: String::new(),
             encoder: "auto".into(),
             audio: true,
+            adapt: false,
             media_cores: vec![],
         },
     }
@@ -168,7 +171,7 @@ impl Driver {
 
     fn pulse(&mut self, silent_ms: u64, frames_in: u64, frames_out: u64) -> Vec<String> {
         let silent = Duration::from_millis(silent_ms);
-        self.on(Event::EncoderPulse(Pulse { silent, frames_in, frames_out }))
+        self.on(Event::EncoderPulse(Pulse { silent, frames_in, frames_out, ..Pulse::default() }))
     }
 
     /// Keeps the client talking while time passes.
@@ -525,6 +528,47 @@ fn an_idle_encoder_and_a_slow_one_are_left_alone() {
 }
 
 #[test]
+fn what_the_client_reports_lost_tunes_this_encoder_and_the_next() {
+    let mut spec = session_spec();
+    spec.policy.adapt = true;
+    let mut driver = Driver::with(spec);
+    driver.on(Event::Started);
+    driver.stream(1);
+    let report = |viewer| Event::BlockReported {
+        viewer: ViewerId(viewer),
+        block: FecStatus {
+            frame: 9,
+            highest_received: 99,
+            next_contiguous: 0,
+            missing_before_highest: 6,
+            data_packets: 20,
+            parity_packets: 4,
+            received_data: 14,
+            received_parity: 4,
+            fec_percent: 20,
+            block: 0,
+            blocks: 1,
+        },
+    };
+    let sent = Sent { packets: 1_000, frames: 50, full: 0 };
+    let pulse = Event::EncoderPulse(Pulse { sent, ..Pulse::default() });
+    (0..10).for_each(|_| assert!(driver.on(report(1)).is_empty()));
+    // Words of others say nothing of this path.
+    driver.on(report(7));
+    assert!(driver.on(pulse.clone()).is_empty(), "too early");
+    driver.talk(1, 1_000);
+    // 6 of 20 were missing: 30 percent, and a quarter more; 6 of 100 lost are no congestion.
+    let tuned = loss::Tuning { kbps: 8_759, fec_percent: 37 };
+    assert_eq!(driver.on(pulse), [format!("Tune({tuned:?})")]);
+    let mut out = Vec::new();
+    let died = Event::EncoderExited { status: "signal 9".into() };
+    driver.life.handle(died, driver.now, &mut out);
+    let Some(Effect::StartEncoder { spec, .. }) = out.first() else { panic!("{out:?}") };
+    assert_eq!((spec.video.bitrate_kbps, spec.video.fec_percent), (8_759, 37));
+    assert_eq!(driver.life.stream(ViewerId(1)), Some(&*stream_spec()), "announced it stays");
+}
+
+#[test]
 fn a_new_encoder_that_does_not_get_ready_counts_as_a_failure() {
     let mut driver = Driver::streaming();
     driver.on(Event::EncoderExited { status: "signal 9".into() });
@@ -757,7 +801,7 @@ fn event_of(choice: u8, viewer: u64) -> Event {
     };
     let pulse = |silent, frames_in, frames_out| {
         let silent = Duration::from_millis(silent);
-        Event::EncoderPulse(Pulse { silent, frames_in, frames_out })
+        Event::EncoderPulse(Pulse { silent, frames_in, frames_out, ..Pulse::default() })
     };
     match choice {
         0..=2 => Event::Front(ToSession::Grant(grant(viewer))),

@@ -3,6 +3,7 @@ use std::collections::VecDeque;
 
 use super::event::Pulse;
 use super::keyframe::KeyFrames;
+use super::loss::Path;
 use super::{
     CONNECT_MAX, ENCODER_RESTART_MAX, ENCODER_STALL_MAX, ENCODER_START_MAX, FAILURES_MAX,
     PASSED_OVER_MAX, RESTART_WINDOW, SILENCE_MAX,
@@ -45,6 +46,8 @@ pub struct Viewer {
     pub ready: bool,
     pub connection: Connection,
     pub key_frames: KeyFrames,
+    /// None: the stream stays as it was announced.
+    pub path: Option<Path>,
 }
 
 #[derive(Debug)]
@@ -114,6 +117,16 @@ impl Viewer {
         let deadlines =
             [self.encoder_deadline(), self.connection_deadline(), self.key_frames.next()];
         deadlines.into_iter().flatten().min().expect("an encoder that runs awaits a connection")
+    }
+
+    /// The stream as a new encoder is to make it.
+    pub fn tuned(&self) -> Box<StreamSpec> {
+        let mut spec = self.spec.clone();
+        if let Some(path) = &self.path {
+            let tuning = path.tuning();
+            (spec.video.bitrate_kbps, spec.video.fec_percent) = (tuning.kbps, tuning.fec_percent);
+        }
+        spec
     }
 
     /// The encoder process starts `encoder`, which has its own time for that.
