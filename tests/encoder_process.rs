@@ -30,6 +30,7 @@ const KEY: SessionKey = SessionKey(*b"0123456789abcdef");
 struct Viewer {
     spec: VideoSpec,
     choice: String,
+    cores: Vec<usize>,
     canvas: Canvas,
     page: ViewerPage,
     epoch: u16,
@@ -95,6 +96,7 @@ impl Viewer {
         Self {
             spec,
             choice: "auto".into(),
+            cores: Vec::new(),
             canvas,
             page: ViewerPage::create().unwrap(),
             epoch: 0,
@@ -121,7 +123,7 @@ impl Viewer {
             ring: self.canvas.ring,
             encoder: self.choice.clone(),
             passed_over: Vec::new(),
-            cores: Vec::new(),
+            cores: self.cores.clone(),
         }
     }
 
@@ -433,6 +435,32 @@ fn a_replaced_encoder_ends_by_itself_and_sends_nothing_more() {
     assert_eq!(viewer.exit_within(WAIT), Some(Exit::Code(0)));
     viewer.look();
     assert_eq!(viewer.frames.len(), frames);
+}
+
+#[test]
+fn every_thread_runs_on_the_cores_that_were_named_and_no_other() {
+    let allowed = |task: &Path| {
+        let status = std::fs::read_to_string(task.join("status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        line.unwrap().trim().to_owned()
+    };
+    let own = allowed(Path::new("/proc/self"));
+    // The last core of the list "0-3,8".
+    let core = own.rsplit([',', '-']).next().unwrap().to_owned();
+    let mut viewer = Viewer::new(spec(640, 360));
+    viewer.cores = vec![core.parse().unwrap()];
+    assert!(matches!(viewer.start(), FromEncoder::Ready { .. }));
+    viewer.hand_socket();
+    viewer.play_until(|v| v.frames.len() >= 5);
+    let pid = viewer.encoder().child.pid();
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let tasks: Vec<_> = tasks.map(|task| task.unwrap().path()).collect();
+    let name = |task: &Path| std::fs::read_to_string(task.join("comm")).unwrap().trim().to_owned();
+    let names: Vec<String> = tasks.iter().map(|task| name(task)).collect();
+    assert!(names.contains(&"sender".to_owned()) && names.len() >= 4, "{names:?}");
+    for task in &tasks {
+        assert_eq!(allowed(task), core, "{}", name(task));
+    }
 }
 
 #[test]

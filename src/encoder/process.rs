@@ -71,7 +71,8 @@ fn run(boot: &EncoderBoot, rows: &'static [Row], mut fds: Vec<OwnedFd>) {
         Err(error) => fail(&control, format!("the viewer's page: {error}")),
     };
     page.beat(net::now().0);
-    let cores = place::take(&boot.cores);
+    let plan = place::plan(&boot.cores, boot.session.0);
+    let cores = plan.take();
     let back = match frames.try_clone() {
         Ok(link) => Arc::new(Returns::new(link, page.clone(), boot.ring.slots)),
         Err(error) => fail(&control, format!("the frame link: {error}")),
@@ -103,7 +104,10 @@ fn run(boot: &EncoderBoot, rows: &'static [Row], mut fds: Vec<OwnedFd>) {
         done: 0.into(),
     }));
     let sender = sender::Sender::new(shared, &boot.spec.video, &boot.key);
-    spawn(shared, "sender", move || sender.run());
+    spawn(shared, "sender", move || {
+        plan.take_for_sending();
+        sender.run();
+    });
     spawn(shared, "frames", move || frames::run(shared, &frames));
     tracing::info!(encoder = name, epoch = boot.epoch, cores, "encoding");
     if shared.control.send(&FromEncoder::Ready { encoder: name.into() }, &[]).is_err() {

@@ -9,5 +9,6 @@ pub mod child;
 pub mod histogram;
 pub mod link;
 pub mod page;
+pub mod priority;
 pub mod sheet;
 pub(crate) mod signals;
