@@ -447,6 +447,7 @@ struct Picture {
     shown: u64,
     /// The start of each datagram so far: its IV.
     ivs: Vec<[u8; 12]>,
+    pinged: Instant,
 }
 
 impl Picture {
@@ -458,11 +459,21 @@ impl Picture {
             key: stream.video.encrypted.then(|| grant().key),
             invalidation: false,
         };
-        Self { receiver: Receiver::new(&parameters), shown: 0, ivs: Vec::new() }
+        Self {
+            receiver: Receiver::new(&parameters),
+            shown: 0,
+            ivs: Vec::new(),
+            pinged: Instant::now(),
+        }
     }
 
     /// Takes what came, asks for key frames as clients do.
     fn receive(&mut self, viewer: &mut Viewer) {
+        // A client that says nothing for ten seconds is gone.
+        if self.pinged.elapsed() > Duration::from_millis(500) {
+            self.pinged = Instant::now();
+            viewer.client.send(0, &Message::Ping);
+        }
         let mut buffer = [0; 2048];
         while let Ok(length) = viewer.video.client.recv(&mut buffer) {
             self.ivs.extend(buffer[..length].first_chunk::<12>());

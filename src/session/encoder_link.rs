@@ -221,7 +221,7 @@ impl EncoderLink {
             sent: Sent {
                 packets: page.figure(Figure::PacketsSent),
                 frames: page.figure(Figure::FramesSent),
-                full: page.figure(Figure::SendErrors),
+                full: page.figure(Figure::DroppedLate),
             },
         })
     }
