@@ -384,15 +384,28 @@ pub struct EncoderFinding {
     pub name: String,
     pub codec: crate::proto::stream::Codec,
     pub works: bool,
+    /// Quick enough to be used without having been asked for by name.
+    #[serde(default)]
+    pub quick: bool,
     /// Why it does not, and how to mend it; or what was measured.
     pub detail: String,
 }
 
 impl EncoderReport {
-    /// What may be advertised: exactly what works.
-    pub fn codecs(&self) -> crate::proto::stream::CodecSupport {
+    /// The encoders that streams may use, the preferred ones first. `choice` is the configuration's:
+    /// "auto" means all that are quick enough, names mean themselves.
+    pub fn usable<'a>(&'a self, choice: &'a str) -> impl Iterator<Item = &'a EncoderFinding> {
+        let automatic = self.encoders.iter().filter(move |_| choice == "auto").filter(|e| e.quick);
+        let named = choice.split(',').flat_map(|name| {
+            self.encoders.iter().filter(move |encoder| encoder.name == name.trim())
+        });
+        automatic.chain(named).filter(|encoder| encoder.works)
+    }
+
+    /// What may be advertised: exactly what can be used.
+    pub fn codecs(&self, choice: &str) -> crate::proto::stream::CodecSupport {
         use crate::proto::stream::{Codec, CodecSupport};
-        let works = |codec| self.encoders.iter().any(|e| e.works && e.codec == codec);
+        let works = |codec| self.usable(choice).any(|encoder| encoder.codec == codec);
         CodecSupport {
             h264: works(Codec::H264),
             hevc: works(Codec::Hevc),
@@ -464,8 +477,16 @@ pub struct SessionPolicy {
     /// "auto" or the name of an encoder, as `EncoderChoice` of the configuration.
     pub encoder: String,
     pub audio: bool,
+    /// Parity and bitrate follow what the path loses.
+    #[serde(default = "yes")]
+    pub adapt: bool,
     /// Cores for encoders; empty: unpinned.
     pub media_cores: Vec<usize>,
+}
+
+/// What policies mean that do not say.
+fn yes() -> bool {
+    true
 }
 
 /// The right of one viewer to come: made at launch or resume, sent to its session at once. `Debug`
@@ -615,9 +636,10 @@ pub enum ToEncoder {
     Socket,
     /// The next frame must be a key frame.
     KeyFrame,
-    Bitrate {
-        kbps: u32,
-    },
+    /// The encoder's from now on, where it can change it without a key frame.
+    Bitrate { kbps: u32 },
+    /// Of the frames to come, as a percentage of their data packets.
+    Parity { percent: u8 },
     /// Finish within 500 ms.
     Stop,
 }
@@ -625,6 +647,10 @@ pub enum ToEncoder {
 /// From an encoder to its session, on its control link.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum FromEncoder {
+    /// It starts this one now: whatever happens until the next word is that one's doing.
+    Trying {
+        encoder: String,
+    },
     Ready {
         encoder: String,
     },
@@ -646,8 +672,11 @@ pub struct EncoderBoot {
     /// The epoch of the page under which it may reserve counters.
     pub epoch: u16,
     pub ring: RingSpec,
-    /// "auto" or a name.
+    /// "auto" or names, the preferred first.
     pub encoder: String,
+    /// Those of them that failed too often: not to be tried.
+    #[serde(default)]
+    pub passed_over: Vec<String>,
     pub cores: Vec<usize>,
 }
 

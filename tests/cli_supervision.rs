@@ -296,6 +296,7 @@ fn spec(id: u64, part: &str) -> SessionSpec {
             keyboard_variant: String::new(),
             encoder: "auto".into(),
             audio: false,
+            adapt: true,
             media_cores: vec![],
         },
     }

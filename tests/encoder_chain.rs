@@ -15,9 +15,9 @@ use moonshard::ipc::FrameNote;
 use moonshard::media::decoder::Decoder;
 use moonshard::media::pipeline::{AccessUnit, Fate, Freed, Pipeline};
 use moonshard::media::slots::Slots;
-use moonshard::media::table::{OPENH264, Row, Setting, Stage, Value, X264};
+use moonshard::media::table::{AV1, OPENH264, Row, Setting, Stage, Value, X264, X265};
 use moonshard::media::{MediaError, start};
-use moonshard::proto::stream::VideoSpec;
+use moonshard::proto::stream::{Codec, VideoSpec};
 
 const WAIT: Duration = Duration::from_secs(5);
 
@@ -37,7 +37,8 @@ impl Bench {
         let freed: Arc<Mutex<Vec<(FrameNote, Fate)>>> = Arc::default();
         let list = freed.clone();
         let told: Freed = Arc::new(move |note, fate| list.lock().unwrap().push((note, fate)));
-        let chain = Pipeline::start(row, spec, &slots, 2, told)?;
+        let spec = VideoSpec { codec: row.codec, ..spec.clone() };
+        let chain = Pipeline::start(row, &spec, &slots, 2, told)?;
         Ok(Self { canvas, chain, freed, seq: 0 })
     }
 
@@ -85,9 +86,9 @@ impl Bench {
 
 #[test]
 fn pictures_come_out_as_they_were_drawn_and_every_slot_comes_back() {
-    for row in [&X264, &OPENH264] {
+    for row in [&X264, &OPENH264, &X265] {
         let mut bench = Bench::new(row, &spec(640, 360)).unwrap();
-        let decoder = Decoder::start().unwrap();
+        let decoder = Decoder::start(row.codec).unwrap();
         bench.chain.want_key();
         for i in 0..30 {
             let (unit, drawn) = bench.step();
@@ -107,9 +108,9 @@ fn pictures_come_out_as_they_were_drawn_and_every_slot_comes_back() {
 
 #[test]
 fn a_key_frame_comes_on_request_with_the_very_next_frame_and_never_else() {
-    for row in [&X264, &OPENH264] {
+    for row in [&X264, &OPENH264, &X265] {
         let mut bench = Bench::new(row, &spec(640, 360)).unwrap();
-        for i in 1..=60 {
+        for i in 1..=30 {
             let is_wanted = i % 7 == 0;
             if is_wanted {
                 bench.chain.want_key();
@@ -250,9 +251,27 @@ fn the_bitrate_changes_while_it_runs_without_a_key_frame() {
     let low = measure(&mut bench);
     assert!((6_000..10_000).contains(&high), "{high} kbit/s");
     assert!((600..1_500).contains(&low), "{low} kbit/s");
+
+    // One that would pay with a key frame refuses.
+    let bench = Bench::new(&X265, &spec(640, 360)).unwrap();
+    assert!(matches!(bench.chain.set_bitrate(1_000), Err(MediaError::Unsuited(_))));
+}
+
+#[test]
+fn the_bitrate_of_av1_changes_while_it_runs_too() {
+    let mut bench = Bench::new(&AV1, &VideoSpec { bitrate_kbps: 8_000, ..spec(320, 180) }).unwrap();
+    let high: usize = (0..30).map(|_| bench.step_with_snow()).sum();
+    bench.chain.set_bitrate(500).unwrap();
+    let _: usize = (0..10).map(|_| bench.step_with_snow()).sum();
+    let low: usize = (0..30).map(|_| bench.step_with_snow()).sum();
+    assert!(low < high / 3, "{high} and then {low} bytes");
 }
 
 impl Bench {
+    fn codec(&self) -> Codec {
+        self.chain.codec()
+    }
+
     fn step_with_snow(&mut self) -> usize {
         self.seq += 1;
         let slot = (self.seq % 4) as u32;
@@ -281,7 +300,8 @@ fn the_parameter_sets_tell_colours_references_and_order() {
             assert_eq!(sps.references_max, 1);
             assert_eq!(sps.restrictions, Some((0, 1)));
             // The converter must have used the matrix and range that the stream tells of.
-            let picture = Decoder::start().unwrap().decode(0, unit.bytes()).unwrap().unwrap();
+            let picture =
+                Decoder::start(bench.codec()).unwrap().decode(0, unit.bytes()).unwrap().unwrap();
             let off = difference(&picture.bgrx, &drawn);
             assert!(off < 8.0, "{colorspace:?} {full_range}: off by {off}");
             // As many slices as asked for, of I and P only.
@@ -306,7 +326,8 @@ fn odd_shapes_and_slice_counts_encode() {
         let mut bench = Bench::new(&X264, &spec).unwrap();
         bench.chain.want_key();
         let (unit, drawn) = bench.step();
-        let picture = Decoder::start().unwrap().decode(0, unit.bytes()).unwrap().unwrap();
+        let picture =
+            Decoder::start(bench.codec()).unwrap().decode(0, unit.bytes()).unwrap().unwrap();
         assert_eq!((picture.width, picture.height), (u32::from(width), u32::from(height)));
         // Small pictures are mostly bar code, which one frame's bits cannot hold well.
         assert!(difference(&picture.bgrx, &drawn) < 30.0);

@@ -17,7 +17,22 @@ fn software_encoders_are_tried_and_what_was_measured_is_told() {
     let x264 = report.encoders.iter().find(|e| e.name == "x264enc").unwrap();
     assert!(x264.works, "{}", x264.detail);
     assert!(x264.detail.contains("ms a frame"), "{}", x264.detail);
-    assert!(report.codecs().h264 && !report.codecs().hevc && !report.codecs().av1);
+    assert!(report.codecs("auto").h264);
+    // What costs too much is offered to nobody who has not named it.
+    for encoder in report.encoders.iter().filter(|e| !e.quick) {
+        let name = encoder.name.as_str();
+        assert!(report.usable("auto").all(|usable| usable.name != name), "{name}");
+        assert_eq!(report.usable(name).count(), usize::from(encoder.works), "{name}");
+    }
+}
+
+#[test]
+fn an_encoder_that_is_named_is_tried_and_its_codec_offered() {
+    let found: EncoderFinding = serde_json::from_str(&probe(&["x265enc"]).1).unwrap();
+    assert!(found.works, "{}", found.detail);
+    let report = EncoderReport { encoders: vec![EncoderFinding { quick: false, ..found }] };
+    assert!(report.codecs("x264enc,x265enc").hevc);
+    assert!(!report.codecs("auto").hevc && !report.codecs("x264enc").hevc);
 }
 
 #[test]

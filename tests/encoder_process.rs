@@ -30,6 +30,7 @@ const KEY: SessionKey = SessionKey(*b"0123456789abcdef");
 struct Viewer {
     spec: VideoSpec,
     choice: String,
+    cores: Vec<usize>,
     canvas: Canvas,
     page: ViewerPage,
     epoch: u16,
@@ -95,6 +96,7 @@ impl Viewer {
         Self {
             spec,
             choice: "auto".into(),
+            cores: Vec::new(),
             canvas,
             page: ViewerPage::create().unwrap(),
             epoch: 0,
@@ -120,7 +122,8 @@ impl Viewer {
             epoch: self.epoch,
             ring: self.canvas.ring,
             encoder: self.choice.clone(),
-            cores: Vec::new(),
+            passed_over: Vec::new(),
+            cores: self.cores.clone(),
         }
     }
 
@@ -144,10 +147,15 @@ impl Viewer {
         let binary = Path::new(env!("CARGO_BIN_EXE_moonshard"));
         let child = spawn_from(binary, &how, &self.boot()).unwrap();
         drop((its_frames, its_control));
-        let said = control.receive_within::<FromEncoder>(WAIT).unwrap().0;
+        let said = loop {
+            match control.receive_within::<FromEncoder>(WAIT).unwrap().0 {
+                FromEncoder::Trying { .. } => {}
+                said => break said,
+            }
+        };
         let ready = match &said {
             FromEncoder::Ready { encoder } => encoder.clone(),
-            FromEncoder::Failed { .. } => String::new(),
+            _ => String::new(),
         };
         self.encoder = Some(Encoder { child, frames, control, ready });
         self.free = (0..self.canvas.ring.slots).collect();
@@ -271,7 +279,7 @@ impl Viewer {
 
 /// Every frame decodes to the picture that was drawn with its number.
 fn check_pictures(viewer: &Viewer) {
-    let decoder = Decoder::start().unwrap();
+    let decoder = Decoder::start(viewer.spec.codec).unwrap();
     let width = usize::from(viewer.spec.mode.width);
     let mut last = 0;
     for (i, frame) in viewer.frames.iter().enumerate() {
@@ -287,8 +295,16 @@ fn check_pictures(viewer: &Viewer) {
 
 #[test]
 fn a_stream_shows_what_was_drawn_at_every_packet_size_plain_and_encrypted() {
-    for (packet_size, encrypted) in [(1392, false), (1392, true), (1024, true), (208, false)] {
-        let spec = VideoSpec { packet_size, encrypted, ..spec(640, 360) };
+    use moonshard::proto::stream::Codec::{H264, Hevc};
+    for (codec, packet_size, encrypted) in [
+        (H264, 1392, false),
+        (H264, 1392, true),
+        (H264, 1024, true),
+        (H264, 208, false),
+        (Hevc, 1024, true),
+        (Hevc, 208, false),
+    ] {
+        let spec = VideoSpec { codec, packet_size, encrypted, ..spec(640, 360) };
         let mut viewer = Viewer::started(spec);
         viewer.hand_socket();
         viewer.play_until(|v| v.frames.len() >= 30);
@@ -362,6 +378,24 @@ fn a_key_frame_comes_with_the_next_frame_after_the_request_and_not_too_often() {
 }
 
 #[test]
+fn parity_and_bitrate_change_while_it_runs_and_no_key_frame_comes_of_it() {
+    let mut viewer = Viewer::started(VideoSpec { bitrate_kbps: 20_000, ..spec(640, 360) });
+    viewer.hand_socket();
+    viewer.play_until(|v| v.frames.len() >= 5);
+    let percent = |d: &Vec<u8>| u32::from_le_bytes([d[28], d[29], d[30], d[31]]) >> 4 & 0xFF;
+    // Blocks of few packets have two parity packets at least.
+    assert!(viewer.datagrams.iter().all(|d| percent(d) >= 20));
+    viewer.order(&ToEncoder::Parity { percent: 250 });
+    viewer.order(&ToEncoder::Bitrate { kbps: 10_000 });
+    viewer.play_until(|v| v.datagrams.last().is_some_and(|d| percent(d) == 250));
+    let frames = viewer.frames.len();
+    viewer.play_until(|v| v.frames.len() >= frames + 5);
+    assert_eq!(viewer.frames.iter().filter(|f| f.kind == FrameKind::Idr).count(), 1);
+    assert_eq!(viewer.receiver.statistics().frames_lost, 0);
+    check_pictures(&viewer);
+}
+
+#[test]
 fn a_killed_encoder_is_followed_by_one_that_counts_on() {
     let mut viewer = Viewer::started(VideoSpec { encrypted: false, ..spec(640, 360) });
     viewer.hand_socket();
@@ -401,6 +435,32 @@ fn a_replaced_encoder_ends_by_itself_and_sends_nothing_more() {
     assert_eq!(viewer.exit_within(WAIT), Some(Exit::Code(0)));
     viewer.look();
     assert_eq!(viewer.frames.len(), frames);
+}
+
+#[test]
+fn every_thread_runs_on_the_cores_that_were_named_and_no_other() {
+    let allowed = |task: &Path| {
+        let status = std::fs::read_to_string(task.join("status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        line.unwrap().trim().to_owned()
+    };
+    let own = allowed(Path::new("/proc/self"));
+    // The last core of the list "0-3,8".
+    let core = own.rsplit([',', '-']).next().unwrap().to_owned();
+    let mut viewer = Viewer::new(spec(640, 360));
+    viewer.cores = vec![core.parse().unwrap()];
+    assert!(matches!(viewer.start(), FromEncoder::Ready { .. }));
+    viewer.hand_socket();
+    viewer.play_until(|v| v.frames.len() >= 5);
+    let pid = viewer.encoder().child.pid();
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let tasks: Vec<_> = tasks.map(|task| task.unwrap().path()).collect();
+    let name = |task: &Path| std::fs::read_to_string(task.join("comm")).unwrap().trim().to_owned();
+    let names: Vec<String> = tasks.iter().map(|task| name(task)).collect();
+    assert!(names.contains(&"sender".to_owned()) && names.len() >= 4, "{names:?}");
+    for task in &tasks {
+        assert_eq!(allowed(task), core, "{}", name(task));
+    }
 }
 
 #[test]

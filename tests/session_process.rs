@@ -32,6 +32,7 @@ fn boot(directory: &Path, command: &[&str]) -> SessionBoot {
         keyboard_variant: String::new(),
         encoder: "auto".into(),
         audio: false,
+        adapt: true,
         media_cores: vec![],
     };
     let app = AppSpec {

@@ -1,4 +1,4 @@
-//! H.264 decoding with GStreamer's software decoders: access units in, I420 pictures out.
+//! Decoding with GStreamer's software decoders: access units in, I420 pictures out.
 use std::collections::BTreeSet;
 use std::io::BufWriter;
 use std::path::Path;
@@ -8,9 +8,17 @@ use gstreamer::prelude::*;
 use gstreamer_app::{AppSink, AppSrc};
 use gstreamer_video::VideoInfo;
 use gstreamer_video::prelude::*;
+use moonshard::proto::stream::Codec;
 
-/// Best first, with the package that brings it.
-const ELEMENTS: [&str; 2] = ["avdec_h264", "openh264dec"];
+/// Decoders, best first, and the caps before them.
+const fn elements(codec: Codec) -> (&'static [&'static str], &'static str) {
+    const ANNEX_B: &str = "stream-format=byte-stream,alignment=au";
+    match codec {
+        Codec::H264 => (&["avdec_h264", "openh264dec"], ANNEX_B),
+        Codec::Hevc => (&["avdec_h265", "libde265dec"], ANNEX_B),
+        Codec::Av1 => (&["dav1ddec", "av1dec"], "stream-format=obu-stream,alignment=tu"),
+    }
+}
 /// How long a picture may take on a busy machine.
 const WAIT: gst::ClockTime = gst::ClockTime::from_mseconds(500);
 /// And the last ones, after a busy stream.
@@ -19,8 +27,8 @@ const REST: gst::ClockTime = gst::ClockTime::from_seconds(3);
 /// No decoder, or one that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    #[error("no H.264 decoder: install gstreamer1.0-libav")]
-    Missing,
+    #[error("no decoder for {0:?}: install gstreamer1.0-libav and gstreamer1.0-plugins-bad")]
+    Missing(Codec),
     #[error("the decoder fails: {0}")]
     Broken(String),
 }
@@ -80,16 +88,22 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    pub fn start() -> Result<Self, DecodeError> {
+    pub fn start(codec: Codec) -> Result<Self, DecodeError> {
         let broken = |error: gst::glib::Error| DecodeError::Broken(error.to_string());
         gst::init().map_err(broken)?;
-        let name = ELEMENTS.into_iter().find(|name| gst::ElementFactory::find(name).is_some());
-        let name = name.ok_or(DecodeError::Missing)?;
+        let (elements, format) = elements(codec);
+        let name = elements.iter().find(|name| gst::ElementFactory::find(name).is_some());
+        let name = name.ok_or(DecodeError::Missing(codec))?;
+        let media = match codec {
+            Codec::H264 => "video/x-h264",
+            Codec::Hevc => "video/x-h265",
+            Codec::Av1 => "video/x-av1",
+        };
         // Threads of avdec each hold back a frame.
-        let options = if name == "avdec_h264" { "max-threads=1" } else { "" };
+        let options = if name.starts_with("avdec_") { "max-threads=1" } else { "" };
         let text = format!(
             "appsrc name=source format=time is-live=true max-bytes=0 \
-             caps=video/x-h264,stream-format=byte-stream,alignment=au ! {name} {options} ! \
+             caps={media},{format} ! {name} {options} ! \
              videoconvert ! video/x-raw,format=I420 ! \
              appsink name=sink sync=false async=false enable-last-sample=false"
         );

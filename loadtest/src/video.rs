@@ -150,7 +150,7 @@ impl Video {
         let socket = udp(to)?;
         socket2::SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER)?;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
-        let decoder = Decoder::start()?;
+        let decoder = Decoder::start(parameters.codec)?;
         let counter = Counter { last: before.counter, ..Counter::default() };
         let seen = Seen { colours: before.colours, counter, ..Seen::default() };
         let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(seen)));

@@ -248,6 +248,19 @@ fn bright_pixels(picture: &std::path::Path) -> usize {
 }
 
 #[test]
+fn a_codec_is_streamed_when_its_encoder_is_named() {
+    let _alone = alone();
+    let place = Place::new();
+    place.configure("[session]\nencoder = \"x265enc,x264enc\"\n");
+    let host = place.serve();
+    let arguments = ["--codec", "hevc", "--mode", "640x360x30", "--pattern-check"];
+    let report = host.client("a", PATTERN).with(&arguments).with(&["--seconds", "2"]).plays();
+    assert_eq!(number(&report, "decode_errors"), 0.0, "{report}");
+    nothing_is_left(&place);
+    host.end();
+}
+
+#[test]
 fn two_clients_of_one_address_each_have_a_session() {
     let _alone = alone();
     let place = Place::new();

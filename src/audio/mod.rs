@@ -7,7 +7,6 @@
 //! Only this folder names libpulse and libopus.
 mod ears;
 mod opus;
-mod priority;
 mod server;
 mod voice;
 
@@ -230,7 +229,7 @@ impl Player {
     }
 
     fn run(mut self, orders: &Receiver<Order>) {
-        priority::prefer_this_thread();
+        crate::proc::priority::prefer_this_thread("audio");
         loop {
             match orders.try_recv() {
                 Ok(Order::Attach(viewer)) => self.attach(*viewer),

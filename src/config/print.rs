@@ -35,6 +35,7 @@ struct Session<'a> {
     keyboard_variant: &'a str,
     encoder: &'a str,
     audio: bool,
+    adapt: bool,
 }
 
 #[derive(Serialize)]
@@ -78,6 +79,7 @@ impl Config {
                 keyboard_variant: &session.keyboard_variant,
                 encoder: &session.encoder,
                 audio: session.audio,
+                adapt: session.adapt,
             },
             metrics: self.metrics,
             apps: self

@@ -72,6 +72,7 @@ pub(super) struct Session {
     pub keyboard_variant: Text,
     pub encoder: Text,
     pub audio: Option<bool>,
+    pub adapt: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

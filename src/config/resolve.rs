@@ -228,6 +228,7 @@ fn session(raw: &raw::Session, cores: &Cores) -> Result<SessionPolicy> {
         keyboard_variant: name(raw.keyboard_variant.as_ref(), "", true)?,
         encoder: name(raw.encoder.as_ref(), "auto", false)?,
         audio: raw.audio.unwrap_or(true),
+        adapt: raw.adapt.unwrap_or(true),
         media_cores: cores.media.clone(),
     })
 }

@@ -7,11 +7,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use smithay::reexports::pixman::Image;
 
-use super::mapping::{PIXEL_BYTES, SlotMemory};
+use super::mapping::{PIXEL_BYTES, SlotMemory, Udmabuf};
 use crate::ipc::RingSpec;
 use crate::limits::RING_SLOTS;
 
-/// `RING_SLOTS` slots of one size in memfds that cannot be resized.
+/// `RING_SLOTS` slots of one size in memfds that cannot be resized, or in DMA-BUFs of such.
 #[derive(Debug)]
 pub struct Ring {
     spec: RingSpec,
@@ -34,14 +34,27 @@ struct Slot {
 pub(super) struct NotInFlight;
 
 impl Ring {
-    /// Black slots for pictures of `width` times `height` pixels.
+    /// Black slots for pictures of `width` times `height` pixels: DMA-BUFs where the kernel makes
+    /// them, memfds elsewhere.
     ///
     /// # Errors
     /// The system's: no memory, no file descriptors. `InvalidInput` for an empty or oversized picture.
     pub fn create(width: u16, height: u16) -> io::Result<Self> {
+        let dmabufs = Udmabuf::open().map(|u| Self::create_with(width, height, Some(&u)));
+        match dmabufs {
+            Some(Ok(ring)) => Ok(ring),
+            Some(Err(error)) => {
+                tracing::debug!(%error, width, height, "no DMA-BUFs of this size");
+                Self::create_with(width, height, None)
+            }
+            None => Self::create_with(width, height, None),
+        }
+    }
+
+    fn create_with(width: u16, height: u16, udmabuf: Option<&Udmabuf>) -> io::Result<Self> {
         let (width, height) = (usize::from(width), usize::from(height));
         let slot = || {
-            let memory = SlotMemory::create(width, height)?;
+            let memory = SlotMemory::create(width, height, udmabuf)?;
             Ok(Slot { memory, in_flight: None, drawing: 0 })
         };
         let slots = (0..RING_SLOTS).map(|_| slot()).collect::<io::Result<Vec<_>>>()?;
@@ -50,7 +63,7 @@ impl Ring {
             height: height as u32,
             stride: (width * PIXEL_BYTES) as u32,
             slots: RING_SLOTS as u32,
-            dmabuf: false,
+            dmabuf: udmabuf.is_some(),
         };
         Ok(Self { spec, slots, drawings: 0 })
     }
@@ -59,7 +72,7 @@ impl Ring {
         self.spec
     }
 
-    /// The slots' memfds, in slot order; they cross to the encoder once.
+    /// The slots' fds, in slot order; they cross to the encoder once.
     pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
         self.slots.iter().map(|s| s.memory.as_fd()).collect()
     }
@@ -121,15 +134,50 @@ impl Ring {
 mod tests {
     use super::*;
 
+    /// One of memfds, and one of DMA-BUFs where the kernel has them.
+    fn rings(width: u16, height: u16) -> Vec<Ring> {
+        let memfds = Ring::create_with(width, height, None).unwrap();
+        let dmabufs = Udmabuf::open().map(|u| Ring::create_with(width, height, Some(&u)).unwrap());
+        println!("rings of DMA-BUFs: {}", dmabufs.is_some());
+        assert!(dmabufs.iter().all(|ring| ring.spec().dmabuf) && !memfds.spec().dmabuf);
+        [memfds].into_iter().chain(dmabufs).collect()
+    }
+
     #[test]
-    fn slots_are_sealed_memfds_of_the_announced_size() {
-        let ring = Ring::create(64, 32).unwrap();
-        let spec = ring.spec();
-        assert_eq!(ring.fds().len(), spec.slots as usize);
-        for fd in ring.fds() {
-            assert_eq!(rustix::fs::fstat(fd).unwrap().st_size, spec.slot_bytes() as i64);
-            assert!(rustix::fs::ftruncate(fd, 0).is_err(), "a slot can be truncated");
-            assert!(rustix::io::fcntl_getfd(fd).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
+    fn slots_have_the_announced_size_and_keep_it() {
+        use rustix::fs::SeekFrom;
+        // The second one is no whole number of pages.
+        for ring in rings(64, 32).into_iter().chain(rings(70, 33)) {
+            let spec = ring.spec();
+            assert_eq!(ring.fds().len(), spec.slots as usize);
+            for fd in ring.fds() {
+                let bytes = rustix::fs::seek(fd, SeekFrom::End(0)).unwrap();
+                assert!((spec.slot_bytes() as u64..).contains(&bytes), "{bytes}: {spec:?}");
+                assert!(rustix::fs::ftruncate(fd, 0).is_err(), "a slot can be truncated");
+                let flags = rustix::io::fcntl_getfd(fd).unwrap();
+                assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+            }
+        }
+    }
+
+    #[test]
+    fn encoders_see_through_the_fds_what_is_drawn_into_the_slots() {
+        for mut ring in rings(70, 33) {
+            let spec = ring.spec();
+            let fds = ring.fds().iter().map(|fd| fd.try_clone_to_owned().unwrap()).collect();
+            crate::media::start().unwrap();
+            let slots = crate::media::slots::Slots::new(spec, fds).unwrap();
+            for slot in 0..spec.slots {
+                let image = ring.image(slot);
+                // SAFETY of the test: the image's own memory, which nobody else writes.
+                #[expect(unsafe_code, reason = "pixman lends its pixels as a pointer")]
+                let pixels = unsafe { std::slice::from_raw_parts_mut(image.data(), 70 * 33) };
+                pixels.fill(0x0102_0304 + slot);
+                let memory = slots.memory(slot).unwrap().map_readable().unwrap();
+                let expected = (0x0102_0304 + slot).to_le_bytes();
+                let seen = memory.chunks_exact(4).take(70 * 33);
+                assert!(seen.clone().all(|pixel| pixel == expected), "{spec:?}");
+            }
         }
     }
 

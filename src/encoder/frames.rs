@@ -40,6 +40,7 @@ fn take_one(shared: &Shared, link: &Link) -> bool {
         return true;
     };
     shared.page.add(Figure::FramesReceived, 1);
+    shared.returns.take_out();
     if shared.chain.slots().memory(note.slot).is_none() {
         tracing::warn!(slot = note.slot, "the ring has no such slot");
         shared.returns.give_back(note, Fate::Dropped);

@@ -16,4 +16,4 @@ mod sender;
 mod shared;
 mod timeline;
 
-pub use process::main;
+pub use process::{main, main_with};

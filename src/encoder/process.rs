@@ -11,6 +11,7 @@ use super::{frames, place, sender};
 use crate::ipc::{EncoderBoot, FromEncoder, ToEncoder};
 use crate::media::pipeline::{Freed, Pipeline};
 use crate::media::slots::Slots;
+use crate::media::table::Row;
 use crate::media::{self, MediaError, table};
 use crate::net;
 use crate::ops::log;
@@ -25,8 +26,17 @@ const STOP_WAIT: Duration = Duration::from_millis(400);
 /// The frame link, the control link and the page come before the slots.
 const FDS_BEFORE_SLOTS: usize = 3;
 
+/// Between the last slot's going out and the conclusion that the encoder keeps them all.
+const SLOTS_KEPT_MAX: Duration = Duration::from_secs(1);
+
 /// `moonshard encoder <session>`, started by a session.
 pub fn main() -> ExitCode {
+    main_with(table::ROWS, || ())
+}
+
+/// The same with other encoders than the table's, whose elements `register` brings: for tests of
+/// encoders that fail.
+pub fn main_with(rows: &'static [Row], register: fn()) -> ExitCode {
     log::init("encoder");
     // A thread that panics must not leave the others behind as half an encoder.
     let report = std::panic::take_hook();
@@ -35,14 +45,20 @@ pub fn main() -> ExitCode {
         end(end::PANICKED);
     }));
     match boot::receive::<EncoderBoot>(boot::inherited()) {
-        Ok((boot, fds)) if fds.len() > FDS_BEFORE_SLOTS => run(&boot, fds),
+        Ok((boot, fds)) if fds.len() > FDS_BEFORE_SLOTS => {
+            if let Err(error) = media::start() {
+                eprintln!("moonshard encoder: {error}");
+            }
+            register();
+            run(&boot, rows, fds);
+        }
         Ok(_) => eprintln!("moonshard encoder: started without slots"),
         Err(error) => eprintln!("moonshard encoder: {error}"),
     }
     ExitCode::from(end::MISUSED as u8)
 }
 
-fn run(boot: &EncoderBoot, mut fds: Vec<OwnedFd>) {
+fn run(boot: &EncoderBoot, rows: &'static [Row], mut fds: Vec<OwnedFd>) {
     let slots = fds.split_off(FDS_BEFORE_SLOTS);
     let mut links = fds.into_iter();
     let (Some(frames), Some(control), Some(page)) = (links.next(), links.next(), links.next())
@@ -55,16 +71,22 @@ fn run(boot: &EncoderBoot, mut fds: Vec<OwnedFd>) {
         Err(error) => fail(&control, format!("the viewer's page: {error}")),
     };
     page.beat(net::now().0);
-    let cores = place::take(&boot.cores);
+    let plan = place::plan(&boot.cores, boot.session.0);
+    let cores = plan.take();
     let back = match frames.try_clone() {
-        Ok(link) => Arc::new(Returns::new(link, page.clone())),
+        Ok(link) => Arc::new(Returns::new(link, page.clone(), boot.ring.slots)),
         Err(error) => fail(&control, format!("the frame link: {error}")),
     };
     let freed: Freed = {
         let back = back.clone();
         Arc::new(move |note, fate| back.give_back(note, fate))
     };
-    let chain = match start_chain(boot, slots, cores, &freed) {
+    let rows = table::choose_from(rows, &boot.encoder, boot.spec.video.codec);
+    let trying = |encoder: &str| {
+        // A full or closed link: nobody is left to care.
+        let _ = control.send(&FromEncoder::Trying { encoder: encoder.into() }, &[]);
+    };
+    let chain = match start_chain(boot, &rows, slots, cores, &freed, trying) {
         Ok(chain) => chain,
         Err(reason) => fail(&control, reason),
     };
@@ -78,10 +100,14 @@ fn run(boot: &EncoderBoot, mut fds: Vec<OwnedFd>) {
         control,
         keys: Mutex::default(),
         socket: Mutex::default(),
+        fec_percent: boot.spec.video.fec_percent.into(),
         done: 0.into(),
     }));
     let sender = sender::Sender::new(shared, &boot.spec.video, &boot.key);
-    spawn(shared, "sender", move || sender.run());
+    spawn(shared, "sender", move || {
+        plan.take_for_sending();
+        sender.run();
+    });
     spawn(shared, "frames", move || frames::run(shared, &frames));
     tracing::info!(encoder = name, epoch = boot.epoch, cores, "encoding");
     if shared.control.send(&FromEncoder::Ready { encoder: name.into() }, &[]).is_err() {
@@ -100,20 +126,26 @@ fn spawn(shared: &Shared, name: &str, body: impl FnOnce() + Send + 'static) {
 /// The chain of the first encoder among those wanted that encodes a picture, or why none does.
 fn start_chain(
     boot: &EncoderBoot,
+    rows: &[&'static Row],
     slots: Vec<OwnedFd>,
     cores: usize,
     freed: &Freed,
+    trying: impl Fn(&str),
 ) -> Result<Pipeline, String> {
     let spec = &boot.spec.video;
     media::start().map_err(|e| e.to_string())?;
     let slots = Slots::new(boot.ring, slots).map_err(|e| e.to_string())?;
-    let rows = table::choose(&boot.encoder, spec.codec);
     if rows.is_empty() {
         let reason = format!("no encoder `{}` for {:?} is known", boot.encoder, spec.codec);
         return Err(MediaError::Unsuited(reason).to_string());
     }
     let mut reasons = Vec::new();
     for row in rows {
+        if boot.passed_over.iter().any(|name| name == row.element) {
+            reasons.push(format!("{} failed too often", row.element));
+            continue;
+        }
+        trying(row.element);
         match Pipeline::start(row, spec, &slots, cores, freed.clone()) {
             Ok(chain) => return Ok(chain),
             Err(error) => {
@@ -128,6 +160,7 @@ fn start_chain(
 /// Obeys the session until it says stop or is gone.
 fn obey(shared: &Shared) -> ! {
     let mut done = 0;
+    let mut kept_since = None;
     loop {
         match shared.control.receive_within::<ToEncoder>(TICK) {
             Ok((ToEncoder::Socket, fds)) => {
@@ -139,8 +172,11 @@ fn obey(shared: &Shared) -> ! {
             Ok((ToEncoder::KeyFrame, _)) => shared.want_key(),
             Ok((ToEncoder::Bitrate { kbps }, _)) => {
                 if let Err(error) = shared.chain.set_bitrate(kbps) {
-                    tracing::warn!(kbps, %error, "the bitrate stays");
+                    tracing::debug!(kbps, %error, "the bitrate stays");
                 }
+            }
+            Ok((ToEncoder::Parity { percent }, _)) => {
+                shared.fec_percent.store(percent, Ordering::Relaxed);
             }
             Ok((ToEncoder::Stop, _)) => {
                 shared.chain.stop(STOP_WAIT);
@@ -159,6 +195,11 @@ fn obey(shared: &Shared) -> ! {
         if done_now != done || !shared.chain.is_waiting() {
             shared.page.beat(now.0);
             done = done_now;
+        }
+        if !shared.returns.are_all_out() || shared.chain.is_waiting() {
+            kept_since = None;
+        } else if now.since(*kept_since.get_or_insert(now)) > SLOTS_KEPT_MAX {
+            shared.fail(format!("{} keeps every slot that it was given", shared.chain.name()));
         }
         if lock(&shared.keys).is_due(now) {
             shared.chain.want_key();

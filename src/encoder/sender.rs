@@ -145,6 +145,7 @@ impl<'a> Sender<'a> {
         }
         let (page, epoch) = (&self.shared.page, self.shared.epoch);
         let body = strip_leading_sei(self.spec.codec, unit.bytes(), &mut self.head);
+        self.packetizer.set_fec_percent(self.shared.fec_percent.load(Ordering::Relaxed));
         // Before anything is reserved: a frame that cannot be sent leaves no gap.
         let layout = self.packetizer.layout(self.head.len() + body.len())?;
         let packets = layout.packets();

@@ -1,6 +1,6 @@
 //! What the threads of this process share.
 use std::os::fd::OwnedFd;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::end::{self, end};
@@ -20,15 +20,29 @@ pub struct Returns {
     link: Link,
     page: Arc<ViewerPage>,
     held: Mutex<Vec<FrameNote>>,
+    /// Slots of the ring, and how many of them the chain has.
+    slots: u32,
+    out: AtomicU32,
 }
 
 impl Returns {
-    pub fn new(link: Link, page: Arc<ViewerPage>) -> Self {
-        Self { link, page, held: Mutex::default() }
+    pub fn new(link: Link, page: Arc<ViewerPage>, slots: u32) -> Self {
+        Self { link, page, held: Mutex::default(), slots, out: AtomicU32::new(0) }
+    }
+
+    /// A slot goes into the chain, or would: it comes back by [`Returns::give_back`].
+    pub fn take_out(&self) {
+        self.out.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The chain has every slot of the ring.
+    pub fn are_all_out(&self) -> bool {
+        self.out.load(Ordering::Relaxed) >= self.slots
     }
 
     /// A slot is free: tells the session, without blocking, from any thread.
     pub fn give_back(&self, note: FrameNote, fate: Fate) {
+        self.out.fetch_sub(1, Ordering::Relaxed);
         if fate == Fate::Dropped {
             self.page.add(Figure::FramesDropped, 1);
             self.page.add(Figure::DroppedOvertaken, 1);
@@ -60,6 +74,8 @@ pub struct Shared {
     pub keys: Mutex<KeyBudget>,
     /// A video socket that the sender has not yet taken.
     pub socket: Mutex<Option<OwnedFd>>,
+    /// Parity of the next frame.
+    pub fec_percent: AtomicU8,
     /// Encoded frames that the sender is done with.
     pub done: AtomicU64,
 }

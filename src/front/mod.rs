@@ -200,13 +200,20 @@ impl Makings {
 fn serve(inherited: Inherited, voice: &Link) -> Result<(), FrontError> {
     raise_descriptor_limit();
     stack::install().map_err(system("signal"))?;
-    let FrontBoot { config, shards: cores, encoders, succeeds, .. } = inherited.boot;
+    let FrontBoot { mut config, shards: cores, encoders, succeeds, .. } = inherited.boot;
     let identity = Arc::new(Identity::load_or_make(&config.state_dir)?);
     let tls = tls::config::server_config(&identity)
         .map_err(|e| system("TLS settings")(io::Error::other(e)))?;
     let store = Store::open(&config.state_dir)
         .map_err(|error| FrontError::State { path: config.state_dir.clone(), error })?;
-    let makings = Makings { config, identity, codecs: encoders.codecs() };
+    let choice = config.session.encoder.clone();
+    let codecs = encoders.codecs(&choice);
+    // Sessions are told by name what works. Without any, they find out and say why.
+    let usable: Vec<&str> = encoders.usable(&choice).map(|e| e.name.as_str()).collect();
+    if !usable.is_empty() {
+        config.session.encoder = usable.join(",");
+    }
+    let makings = Makings { config, identity, codecs };
     let counters = Arc::new(Counters::default());
     let core = Core::new(makings.host(&store)?, Box::new(SystemEntropy), counters);
     let core = core.map_err(system("core"))?;

@@ -102,6 +102,7 @@ pub fn spec(id: SessionId) -> Box<SessionSpec> {
         keyboard_variant: String::new(),
         encoder: "auto".into(),
         audio: false,
+        adapt: true,
         media_cores: Vec::new(),
     };
     Box::new(SessionSpec {

@@ -100,6 +100,7 @@ impl Bench {
                 keyboard_variant: String::new(),
                 encoder: "auto".into(),
                 audio: true,
+                adapt: true,
                 media_cores: Vec::new(),
             },
             fec_percent: 20,

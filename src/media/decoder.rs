@@ -7,14 +7,32 @@ use gstreamer_app::{AppSink, AppSrc};
 use gstreamer_video::{VideoColorimetry, VideoInfo};
 
 use super::MediaError;
+use crate::proto::stream::Codec;
 
 /// How long one access unit may take.
 const WAIT: Duration = Duration::from_secs(2);
-/// Elements that decode H.264 in software, best first, and how to get one.
-const ELEMENTS: [&str; 2] = ["avdec_h264", "openh264dec"];
-const PACKAGES: &str = "gstreamer1.0-libav";
+/// Elements that decode in software, best first; the caps before them; how to get one.
+const fn elements(codec: Codec) -> (&'static [&'static str], &'static str, &'static str) {
+    match codec {
+        Codec::H264 => (
+            &["avdec_h264", "openh264dec"],
+            "video/x-h264,stream-format=byte-stream,alignment=au",
+            "gstreamer1.0-libav",
+        ),
+        Codec::Hevc => (
+            &["avdec_h265", "libde265dec"],
+            "video/x-h265,stream-format=byte-stream,alignment=au",
+            "gstreamer1.0-libav",
+        ),
+        Codec::Av1 => (
+            &["dav1ddec", "av1dec"],
+            "video/x-av1,stream-format=obu-stream,alignment=tu",
+            "gstreamer1.0-plugins-bad",
+        ),
+    }
+}
 
-/// A software decoder of one H.264 stream.
+/// A software decoder of one stream.
 pub struct Decoder {
     pipeline: gst::Pipeline,
     source: AppSrc,
@@ -36,16 +54,16 @@ pub struct Picture {
 impl Decoder {
     /// # Errors
     /// If no decoder is installed or it does not start.
-    pub fn start() -> Result<Self, MediaError> {
+    pub fn start(codec: Codec) -> Result<Self, MediaError> {
         super::start()?;
+        let (elements, caps, packages) = elements(codec);
         let missing =
-            || MediaError::Missing { element: ELEMENTS.join(" or "), packages: PACKAGES.into() };
-        let name = ELEMENTS.into_iter().find(|name| gst::ElementFactory::find(name).is_some());
+            || MediaError::Missing { element: elements.join(" or "), packages: packages.into() };
+        let name = elements.iter().find(|name| gst::ElementFactory::find(name).is_some());
         let name = name.ok_or_else(missing)?;
-        let broken = |reason: String| MediaError::Broken { element: name.into(), reason };
+        let broken = |reason: String| MediaError::Broken { element: (*name).into(), reason };
         let text = format!(
-            "appsrc name=source format=time max-bytes=0 \
-             caps=video/x-h264,stream-format=byte-stream,alignment=au ! {name} name=decoder ! \
+            "appsrc name=source format=time max-bytes=0 caps={caps} ! {name} name=decoder ! \
              videoconvert ! video/x-raw,format=BGRx,colorimetry=1:1:7:1 ! \
              appsink name=sink sync=false async=false enable-last-sample=false"
         );
@@ -58,6 +76,9 @@ impl Decoder {
         if decoder.has_property("max-threads") {
             // Threads of this decoder each hold back a frame.
             decoder.set_property("max-threads", 1i32);
+        }
+        if decoder.has_property("max-frame-delay") {
+            decoder.set_property("max-frame-delay", 1i64);
         }
         let decoded = decoder.static_pad("src").ok_or_else(|| broken("no pad".into()))?;
         let source = part("source")?.downcast().map_err(|_| broken("no appsrc".into()))?;

@@ -22,7 +22,7 @@ use super::flights::Flights;
 use super::slots::Slots;
 use super::table::{Amounts, Row, Setting, Stage, Value, colorimetry};
 use crate::ipc::FrameNote;
-use crate::proto::stream::VideoSpec;
+use crate::proto::stream::{Codec, VideoSpec};
 use crate::proto::video::is_idr;
 
 /// The first picture must be encoded within this time, driver start included.
@@ -165,11 +165,7 @@ impl Pipeline {
         }
         chain.push(filter(&raw(row.format, colorimetry(spec.colorspace, spec.full_range))?)?);
         chain.push(encoder.clone());
-        // The encoders give length-prefixed units unless asked by caps.
-        chain.push(filter(&caps(&format!(
-            "video/x-h264,profile={},stream-format=byte-stream,alignment=au",
-            row.profile
-        ))?)?);
+        chain.push(filter(&caps(&row.encoded())?)?);
         chain.push(sink.clone().upcast());
         let pipeline = gst::Pipeline::new();
         let broken = |reason: String| MediaError::Broken { element: row.element.into(), reason };
@@ -226,6 +222,15 @@ impl Pipeline {
     /// The encoder's element name.
     pub fn name(&self) -> &'static str {
         self.row.element
+    }
+
+    pub fn codec(&self) -> Codec {
+        self.spec.codec
+    }
+
+    /// The stream itself tells of its colours.
+    pub fn describes_colour(&self) -> bool {
+        self.row.describes_colour
     }
 
     /// The chain, for those who want to look into it.
@@ -298,7 +303,14 @@ impl Pipeline {
     }
 
     /// Changes the bitrate of the running encoder, without a key frame.
+    ///
+    /// # Errors
+    /// If this encoder cannot; the bitrate stays.
     pub fn set_bitrate(&self, kbps: u32) -> Result<(), MediaError> {
+        if !self.row.live_rate {
+            let reason = "a new bitrate would cost a key frame";
+            return Err(MediaError::Unsuited(format!("{}: {reason}", self.row.element)));
+        }
         let amounts = Amounts { kbps: kbps.max(1), ..amounts(&self.spec, self.cores) };
         self.row.rate.iter().try_for_each(|setting| apply(&self.encoder, *setting, &amounts))
     }
@@ -384,8 +396,8 @@ fn typed(
     amounts: &Amounts,
 ) -> Result<gst::glib::Value, &'static str> {
     use gst::glib::{
-        EnumClass, FlagsClass, ParamSpecBoolean, ParamSpecInt, ParamSpecInt64, ParamSpecUInt,
-        ParamSpecUInt64,
+        EnumClass, FlagsClass, ParamSpecBoolean, ParamSpecInt, ParamSpecInt64, ParamSpecString,
+        ParamSpecUInt, ParamSpecUInt64,
     };
     const RANGE: &str = "the value is out of the property's range";
     const TYPE: &str = "the property has another type";
@@ -416,6 +428,9 @@ fn typed(
                        ParamSpecInt64 => i64, ParamSpecUInt64 => u64);
             Err(TYPE)
         }
-        (_, None) => Err(TYPE),
+        (value, None) => {
+            property.downcast_ref::<ParamSpecString>().ok_or(TYPE)?;
+            Ok(value.options(amounts).ok_or(TYPE)?.to_value())
+        }
     }
 }

@@ -1,5 +1,6 @@
-//! `moonshard probe`: which encoders really work here. Each is tried in a process of its own, because
-//! encoders and drivers abort and hang; the report goes to stdout as JSON.
+//! `moonshard probe`: which encoders really work here, and which of them are quick enough. Each is
+//! tried in a process of its own, because encoders and drivers abort and hang; the report goes to
+//! stdout as JSON.
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
@@ -20,13 +21,19 @@ const ALL_WAIT: Duration = Duration::from_secs(13);
 /// Of a trial's output no more is read, bytes.
 const OUTPUT_BYTES_MAX: u64 = 256 * 1024;
 
-/// `moonshard probe` prints an [`EncoderReport`]; `moonshard probe <element>` tries one encoder in
-/// this process and prints its [`EncoderFinding`], or null. Exit code 2: no such encoder is known.
+/// Software that encodes HEVC or AV1 beside a game needs cores: with fewer it is not even tried,
+/// unless it was asked for by name.
+const COSTLY_CORES_MIN: usize = 8;
+
+/// `moonshard probe` prints an [`EncoderReport`]; so does `moonshard probe auto,<element>,..`, which
+/// tries the named ones whatever they cost. `moonshard probe <element>` tries one encoder in this
+/// process and prints its [`EncoderFinding`], or null. Exit code 2: no such encoder is known.
 pub fn probe() -> ExitCode {
     log::init("probe");
-    let text = match std::env::args().nth(2) {
-        None => serde_json::to_string(&try_all()),
-        Some(element) => match table::row(&element) {
+    let wanted = std::env::args().nth(2).unwrap_or_else(|| "auto".to_owned());
+    let text = match wanted.strip_prefix("auto") {
+        Some(named) => serde_json::to_string(&try_all(named)),
+        None => match table::row(&wanted) {
             Some(row) => serde_json::to_string(&try_here(row)),
             None => return ExitCode::from(2),
         },
@@ -37,9 +44,18 @@ pub fn probe() -> ExitCode {
     if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn try_all() -> EncoderReport {
+fn try_all(named: &str) -> EncoderReport {
     let start = Instant::now();
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let is_named = |row: &Row| named.split(',').any(|name| name.trim() == row.element);
     let encoders = ROWS.iter().filter_map(|row| {
+        if row.is_costly() && cores < COSTLY_CORES_MIN && !is_named(row) {
+            let detail = format!(
+                "not tried: it needs {COSTLY_CORES_MIN} cores, here are {cores}. \
+                 Name it in session.encoder to use it all the same"
+            );
+            return Some(finding(row, false, detail));
+        }
         let left = ALL_WAIT.saturating_sub(start.elapsed()).min(TRIAL_WAIT);
         try_apart(row, left).unwrap_or_else(|detail| Some(finding(row, false, detail)))
     });
@@ -47,7 +63,8 @@ fn try_all() -> EncoderReport {
 }
 
 fn finding(row: &Row, works: bool, detail: String) -> EncoderFinding {
-    EncoderFinding { name: row.element.into(), codec: row.codec, works, detail }
+    let quick = works && !row.is_costly();
+    EncoderFinding { name: row.element.into(), codec: row.codec, works, quick, detail }
 }
 
 /// Tries an encoder in a child process; what it found, or how it ended instead.
@@ -85,9 +102,12 @@ fn try_apart(row: &Row, wait: Duration) -> Result<Option<EncoderFinding>, String
 
 /// Tries an encoder in this process. None: its hardware is not in this machine, and it is not
 /// installed.
-fn try_here(row: &Row) -> Option<EncoderFinding> {
+fn try_here(row: &'static Row) -> Option<EncoderFinding> {
     match trial::run(row) {
-        Ok(measured) => Some(finding(row, true, measured)),
+        Ok(found) => {
+            let quick = found.is_quick() || !row.is_costly();
+            Some(EncoderFinding { quick, ..finding(row, true, found.to_string()) })
+        }
         Err(trial::Failure::Missing(_)) if row.device.is_some_and(|d| !Path::new(d).exists()) => {
             None
         }

@@ -2,9 +2,14 @@
 //!
 //! A row says how frames reach the encoder and how it is set for one access unit per frame at the
 //! lowest latency: no B-frames, no look-ahead, key frames only on demand, a buffer of one frame.
-//! Rows of hardware have never run on any: they are tried by the probe, and `auto` passes them over.
+//! Rows of hardware have never run on any: only the probe can say that they work. After a loss all
+//! of them can do one thing only, a key frame: no element of GStreamer invalidates references.
 //! Nothing here calls GStreamer.
 use crate::proto::stream::{Codec, Colorspace, VideoSpec};
+
+mod rows;
+
+pub use rows::{AV1, OPENH264, ROWS, X264, X265};
 
 /// A property and what it is set to. An installed element that lacks it is an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +34,8 @@ pub enum Value {
     FrameMs,
     /// What one frame may take, in kbit.
     FrameKbit,
+    /// Named options in one string: `name=value:name=value`.
+    Options(&'static [Setting]),
 }
 
 /// An element of the chain and its settings.
@@ -36,6 +43,14 @@ pub enum Value {
 pub struct Stage {
     pub element: &'static str,
     pub settings: &'static [Setting],
+}
+
+/// Memory other than the system's that an element takes as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    Cuda,
+    Gl,
+    Va,
 }
 
 /// One encoder.
@@ -48,144 +63,23 @@ pub struct Row {
     pub device: Option<&'static str>,
     /// Between the slots (BGRx) and the encoder.
     pub convert: &'static [Stage],
-    /// Raw format at the encoder's input.
+    /// Raw format at the encoder's input; it says depth and chroma, too.
     pub format: &'static str,
-    /// Profile in the caps behind the encoder.
+    /// Profile in the caps behind the encoder; empty: none is asked for.
     pub profile: &'static str,
+    /// Memory of frames that the element itself takes, besides what the chain feeds it.
+    pub imports: &'static [Memory],
     /// The element writes the colour description into the parameter sets. One that does not can only
     /// serve what decoders assume without: limited range.
     pub describes_colour: bool,
     pub settings: &'static [Setting],
-    /// Set again when the bitrate changes; each can be changed while the encoder runs.
+    /// What follows the bitrate.
     pub rate: &'static [Setting],
+    /// `rate` may be set while the encoder runs, and no key frame comes of it.
+    pub live_rate: bool,
     /// Debian packages that bring it.
     pub packages: &'static str,
 }
-
-const fn set(name: &'static str, value: Value) -> Setting {
-    Setting { name, value }
-}
-
-/// In system memory, on one thread: the encoder's threads are enough for one stream.
-const CONVERT: &[Stage] =
-    &[Stage { element: "videoconvert", settings: &[set("n-threads", Value::Number(1))] }];
-
-/// More frames between key frames than a stream ever has.
-const NEVER: Value = Value::Number(i32::MAX as i64);
-
-/// All rows, best first.
-pub const ROWS: &[Row] = &[
-    // GStreamer >= 1.26. Unverified on hardware.
-    Row { element: "nvh264enc", settings: NVENC, ..NVIDIA },
-    // The same encoder's name from 1.22 to 1.24. Unverified on hardware.
-    NVIDIA,
-    // AMD and Intel. Unverified on hardware.
-    Row {
-        element: "vah264enc",
-        codec: Codec::H264,
-        device: Some("/dev/dri"),
-        convert: CONVERT,
-        format: "NV12",
-        profile: "high",
-        describes_colour: true,
-        settings: &[
-            set("rate-control", Value::Name("cbr")),
-            set("key-int-max", Value::Number(1024)),
-            set("b-frames", Value::Number(0)),
-            set("ref-frames", Value::Number(1)),
-            set("num-slices", Value::Slices),
-            set("target-usage", Value::Number(7)),
-            set("aud", Value::Flag(false)),
-        ],
-        rate: &[set("bitrate", Value::Kbps), set("cpb-size", Value::FrameKbit)],
-        packages: "gstreamer1.0-plugins-bad va-driver-all",
-    },
-    X264,
-    OPENH264,
-];
-
-/// x264: the best of the software encoders at equal cost. GPL.
-pub const X264: Row = Row {
-    element: "x264enc",
-    codec: Codec::H264,
-    device: None,
-    convert: CONVERT,
-    format: "I420",
-    profile: "constrained-baseline",
-    describes_colour: true,
-    settings: &[
-        set("tune", Value::Name("zerolatency")),
-        set("speed-preset", Value::Name("ultrafast")),
-        set("key-int-max", NEVER),
-        set("bframes", Value::Number(0)),
-        set("ref", Value::Number(1)),
-        set("rc-lookahead", Value::Number(0)),
-        set("sliced-threads", Value::Flag(true)),
-        set("threads", Value::Slices),
-        set("aud", Value::Flag(false)),
-        set("vbv-buf-capacity", Value::FrameMs),
-    ],
-    rate: &[set("bitrate", Value::Kbps)],
-    packages: "gstreamer1.0-plugins-ugly",
-};
-
-/// OpenH264: BSD, slower than x264 on hard pictures.
-pub const OPENH264: Row = Row {
-    element: "openh264enc",
-    codec: Codec::H264,
-    device: None,
-    convert: CONVERT,
-    format: "I420",
-    profile: "constrained-baseline",
-    describes_colour: false,
-    settings: &[
-        set("usage-type", Value::Name("camera")),
-        set("complexity", Value::Name("low")),
-        set("rate-control", Value::Name("bitrate")),
-        set("gop-size", NEVER),
-        set("enable-frame-skip", Value::Flag(false)),
-        set("scene-change-detection", Value::Flag(false)),
-        set("background-detection", Value::Flag(false)),
-        set("slice-mode", Value::Name("n-slices")),
-        set("num-slices", Value::Slices),
-        set("multi-thread", Value::Slices),
-    ],
-    rate: &[set("bitrate", Value::Bps)],
-    packages: "gstreamer1.0-plugins-bad",
-};
-
-const NVIDIA: Row = Row {
-    element: "nvcudah264enc",
-    codec: Codec::H264,
-    device: Some("/dev/nvidiactl"),
-    convert: CONVERT,
-    format: "NV12",
-    profile: "high",
-    describes_colour: true,
-    settings: &[
-        set("preset", Value::Name("low-latency-hp")),
-        set("rc-mode", Value::Name("cbr")),
-        set("gop-size", Value::Number(-1)),
-        set("b-frames", Value::Number(0)),
-        set("rc-lookahead", Value::Number(0)),
-        set("aud", Value::Flag(false)),
-        set("repeat-sequence-header", Value::Flag(true)),
-    ],
-    rate: &[set("bitrate", Value::Kbps), set("vbv-buffer-size", Value::FrameKbit)],
-    packages: "gstreamer1.0-plugins-bad, and NVIDIA's driver with libnvidia-encode",
-};
-
-const NVENC: &[Setting] = &[
-    set("preset", Value::Name("p1")),
-    set("tune", Value::Name("ultra-low-latency")),
-    set("rc-mode", Value::Name("cbr")),
-    set("gop-size", Value::Number(-1)),
-    set("bframes", Value::Number(0)),
-    set("rc-lookahead", Value::Number(0)),
-    set("zerolatency", Value::Flag(true)),
-    set("aud", Value::Flag(false)),
-    set("repeat-sequence-header", Value::Flag(true)),
-];
 
 /// The row of an element.
 pub fn row(element: &str) -> Option<&'static Row> {
@@ -196,13 +90,39 @@ pub fn row(element: &str) -> Option<&'static Row> {
 /// every software encoder of the codec; otherwise element names, separated by commas (what the probe
 /// found to work, in its order). Names that nobody knows are left out.
 pub fn choose(choice: &str, codec: Codec) -> Vec<&'static Row> {
+    choose_from(ROWS, choice, codec)
+}
+
+/// [`choose`] among other rows.
+pub fn choose_from(rows: &'static [Row], choice: &str, codec: Codec) -> Vec<&'static Row> {
+    let of_codec = rows.iter().filter(move |row| row.codec == codec);
     if choice == "auto" {
-        return ROWS.iter().filter(|row| row.device.is_none() && row.codec == codec).collect();
+        return of_codec.filter(|row| row.device.is_none()).collect();
     }
-    choice.split(',').filter_map(|name| row(name.trim())).filter(|row| row.codec == codec).collect()
+    let row = |name: &str| of_codec.clone().find(|row| row.element == name.trim());
+    choice.split(',').filter_map(row).collect()
 }
 
 impl Row {
+    /// The caps behind the encoder. Encoders give length-prefixed units unless asked for others.
+    pub fn encoded(&self) -> String {
+        let mut caps = match self.codec {
+            Codec::H264 => "video/x-h264,stream-format=byte-stream,alignment=au".to_owned(),
+            Codec::Hevc => "video/x-h265,stream-format=byte-stream,alignment=au".to_owned(),
+            Codec::Av1 => "video/x-av1,stream-format=obu-stream,alignment=tu".to_owned(),
+        };
+        if !self.profile.is_empty() {
+            caps += &format!(",profile={}", self.profile);
+        }
+        caps
+    }
+
+    /// Without a GPU, encoding this codec takes so much that it must be tried before it is offered:
+    /// H.264 every client needs, so it is offered whatever it takes.
+    pub fn is_costly(&self) -> bool {
+        self.device.is_none() && self.codec != Codec::H264
+    }
+
     /// Why this encoder cannot make that stream; None: it can.
     pub fn unsuited(&self, spec: &VideoSpec) -> Option<&'static str> {
         match () {
@@ -229,11 +149,11 @@ pub struct Amounts {
 }
 
 impl Value {
-    /// The number that this value means for a stream; None: it is a flag or a name.
+    /// The number that this value means for a stream; None: it is something else.
     pub fn number(self, amounts: &Amounts) -> Option<i64> {
         let millihertz = i64::from(amounts.millihertz.max(1));
         match self {
-            Self::Flag(_) | Self::Name(_) => None,
+            Self::Flag(_) | Self::Name(_) | Self::Options(_) => None,
             Self::Number(number) => Some(number),
             Self::Kbps => Some(i64::from(amounts.kbps)),
             Self::Bps => Some(i64::from(amounts.kbps) * 1000),
@@ -249,6 +169,16 @@ impl Value {
                 Some((kbit + millihertz - 1).div_euclid(millihertz).max(1))
             }
         }
+    }
+
+    /// The string of named options; None: it is something else.
+    pub fn options(self, amounts: &Amounts) -> Option<String> {
+        let Self::Options(options) = self else { return None };
+        let option = |setting: &Setting| match setting.value {
+            Self::Name(name) => Some(format!("{}={name}", setting.name)),
+            value => Some(format!("{}={}", setting.name, value.number(amounts)?)),
+        };
+        Some(options.iter().filter_map(option).collect::<Vec<_>>().join(":"))
     }
 }
 
@@ -280,6 +210,11 @@ mod tests {
         assert_eq!(Value::Slices.number(&Amounts { cores: 64, ..AMOUNTS }), Some(4));
         assert_eq!(Value::Slices.number(&Amounts { slices: 0, ..AMOUNTS }), Some(1));
         assert_eq!(Value::Bps.number(&AMOUNTS), Some(10_000_000));
+        let (name, rate) = (Value::Name("dia"), Value::FrameKbit);
+        let settings = [("me", name), ("vbv-bufsize", rate)];
+        let settings = settings.map(|(name, value)| Setting { name, value });
+        let options = Value::Options(Vec::leak(settings.into())).options(&AMOUNTS);
+        assert_eq!(options.as_deref(), Some("me=dia:vbv-bufsize=167"));
     }
 
     #[test]
@@ -290,12 +225,21 @@ mod tests {
         assert_eq!(names("auto"), ["x264enc", "openh264enc"]);
         assert_eq!(names("vah264enc, x264enc"), ["vah264enc", "x264enc"]);
         assert_eq!(names("nonsense"), [""; 0]);
-        assert!(choose("auto", Codec::Av1).is_empty());
+        let of = |codec| choose("auto", codec).iter().map(|row| row.element).collect::<Vec<_>>();
+        assert_eq!((of(Codec::Hevc), of(Codec::Av1)), (vec!["x265enc"], vec!["av1enc"]));
+        assert_eq!(choose("x264enc,x265enc", Codec::Hevc), [&X265]);
     }
 
     #[test]
-    fn a_setting_is_made_once() {
-        for row in ROWS {
+    fn elements_and_settings_are_there_once_and_hardware_comes_first() {
+        for (at, row) in ROWS.iter().enumerate() {
+            assert!(ROWS[..at].iter().all(|before| before.element != row.element));
+            assert!(
+                row.device.is_none()
+                    || ROWS[..at]
+                        .iter()
+                        .all(|before| { before.codec != row.codec || before.device.is_some() })
+            );
             let mut names: Vec<&str> =
                 row.settings.iter().chain(row.rate).map(|setting| setting.name).collect();
             names.sort_unstable();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::decoder::Decoder;
 use super::pipeline::{AccessUnit, Pipeline};
 use super::slots::Slots;
-use super::table::Row;
+use super::table::{Row, colorimetry};
 use super::{MediaError, h264};
 use crate::ipc::{FrameNote, RingSpec};
 use crate::limits::RING_SLOTS;
@@ -24,6 +24,10 @@ const MEASURED: u64 = 12;
 const FRAME_WAIT: Duration = Duration::from_secs(1);
 /// Mean difference per colour value between drawn and decoded, of 255.
 const DIFFERENCE_MAX: f64 = 12.0;
+/// Half a frame at 60 Hz: the other half is for what varies.
+const QUICK_MS: f64 = 8.0;
+/// Larger pictures are measured only where the small ones take less.
+const LARGE_WORTH_MS: f64 = 20.0;
 /// Packets of most clients; the smallest common ones are checked at 720p with the same headers.
 const PACKET_SIZE: u16 = 1392;
 
@@ -40,26 +44,54 @@ pub enum Failure {
     Unsound(String),
 }
 
-/// Encodes, decodes, compares. What was measured, for people.
+/// What a trial has found of an encoder that keeps its promises.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    row: &'static str,
+    live_rate: bool,
+    /// The median time for a picture of 640x360, and of 1280x720 where the small one was quick.
+    small_ms: f64,
+    large_ms: Option<f64>,
+    difference: f64,
+}
+
+impl Found {
+    /// Encodes 1280x720 in less than half of a frame at 60 Hz.
+    pub fn is_quick(&self) -> bool {
+        self.large_ms.is_some_and(|ms| ms < QUICK_MS)
+    }
+}
+
+/// For people.
+impl std::fmt::Display for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "640x360: {:.1} ms a frame", self.small_ms)?;
+        if let Some(ms) = self.large_ms {
+            write!(f, ", 1280x720: {ms:.1} ms")?;
+        }
+        write!(f, "; decoded pictures differ by {:.1} of 255", self.difference)?;
+        if !self.live_rate {
+            write!(f, "; {} keeps its bitrate while it runs", self.row)?;
+        }
+        Ok(())
+    }
+}
+
+/// Encodes, decodes, compares, measures.
 ///
 /// # Errors
 /// The first promise that it broke.
-pub fn run(row: &Row) -> Result<String, Failure> {
+pub fn run(row: &'static Row) -> Result<Found, Failure> {
     super::start()?;
-    let (mut small, mut large) = (Trial::start(row, 640, 360)?, None);
+    let (mut small, mut large_ms) = (Trial::start(row, 640, 360)?, None);
     let difference = small.check()?;
     let small_ms = small.measure()?;
     drop(small);
-    // Larger pictures are measured only where they are quick.
-    if small_ms < 20.0 {
-        large = Some(Trial::start(row, 1280, 720)?.measure()?);
+    if small_ms < LARGE_WORTH_MS {
+        large_ms = Some(Trial::start(row, 1280, 720)?.measure()?);
     }
-    let mut text = format!("640x360: {small_ms:.1} ms a frame");
-    if let Some(ms) = large {
-        text += &format!(", 1280x720: {ms:.1} ms");
-    }
-    text += &format!("; decoded pictures differ by {difference:.1} of 255");
-    Ok(text)
+    let live_rate = row.live_rate;
+    Ok(Found { row: row.element, live_rate, small_ms, large_ms, difference })
 }
 
 struct Trial {
@@ -71,7 +103,7 @@ struct Trial {
 }
 
 impl Trial {
-    fn start(row: &Row, width: u16, height: u16) -> Result<Self, Failure> {
+    fn start(row: &'static Row, width: u16, height: u16) -> Result<Self, Failure> {
         let spec = VideoSpec {
             mode: Mode { width, height, millihertz: 60_000 },
             codec: row.codec,
@@ -140,8 +172,9 @@ impl Trial {
 
     /// Every promise of the stream; the mean difference of the pictures.
     fn check(&mut self) -> Result<f64, Failure> {
-        let decoder = Decoder::start()?;
+        let decoder = Decoder::start(self.spec.codec)?;
         self.chain.want_key();
+        let colours = colorimetry(self.spec.colorspace, self.spec.full_range);
         let mut difference = 0.0;
         for i in 1..=FRAMES {
             if i == KEY_AT {
@@ -159,6 +192,10 @@ impl Trial {
             let decoded = decoded.ok_or_else(|| unsound("its frames do not decode at once"))?;
             if (decoded.width, decoded.height) != (self.ring.width, self.ring.height) {
                 return Err(unsound("the decoded picture has another size"));
+            }
+            let told = decoded.colorimetry.to_string();
+            if self.chain.describes_colour() && told != colours && told != "bt709" {
+                return Err(unsound(&format!("it describes its colours as {told}")));
             }
             difference += mean_difference(&picture, &decoded.bgrx) / FRAMES as f64;
         }

@@ -77,7 +77,7 @@ pub fn examine(ports: &Ports, own_host: Option<u32>) -> Vec<Finding> {
     let mut findings = essentials();
     findings.push(core_count());
     findings.extend(port_findings(ports, own_host));
-    findings.extend(encoders(probe::run(None, || false)));
+    findings.extend(encoders(probe::run("auto", None, || false)));
     findings.extend([render_nodes(), nvidia()]);
     findings.extend(programs());
     findings.extend([device("uinput", "/dev/uinput"), device("uhid", "/dev/uhid")]);
@@ -346,6 +346,7 @@ mod tests {
                 name: "x264enc".into(),
                 codec: Codec::H264,
                 works,
+                quick: works,
                 detail: "2 frames".into(),
             }],
         }

@@ -30,12 +30,14 @@ pub enum ProbeError {
     Interrupted,
 }
 
-/// Runs `moonshard probe` to its end or its deadline. Whenever `wake` is readable, `stop` is asked
+/// Runs `moonshard probe` to its end or its deadline; encoders that `choice` (the configuration's)
+/// names are tried whatever they cost. Whenever `wake` is readable, `stop` is asked
 /// whether to give up.
 ///
 /// # Errors
 /// Whatever kept it from making a report. Nothing is left running.
 pub fn run(
+    choice: &str,
     wake: Option<BorrowedFd<'_>>,
     mut stop: impl FnMut() -> bool,
 ) -> Result<EncoderReport, ProbeError> {
@@ -45,7 +47,7 @@ pub fn run(
     let mut child = boot::spawn(
         &Spawn {
             kind: "probe",
-            label: "",
+            label: &if choice == "auto" { String::new() } else { format!("auto,{choice}") },
             fds: &[],
             dies_with_parent: true,
             output: Some(OwnedFd::from(output.try_clone()?)),

@@ -9,6 +9,7 @@ pub mod child;
 pub mod histogram;
 pub mod link;
 pub mod page;
+pub mod priority;
 pub mod sheet;
 pub(crate) mod signals;
 pub mod stack;

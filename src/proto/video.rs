@@ -16,7 +16,7 @@ mod seal;
 mod tests;
 
 pub use bitstream::{idr_fits, is_idr, strip_leading_sei};
-pub use layout::{Block, DATA_PACKETS_MAX, FrameTooLarge, Layout, PACKETS_MAX};
+pub use layout::{Block, DATA_PACKETS_MAX, FrameTooLarge, Layout, PACKETS_MAX, parity_bytes_max};
 pub use packet::FrameKind;
 pub use packetizer::{Frame, Packetizer, Parameters};
 pub use receiver::{Event, ReceivedFrame, Receiver, ReceiverParameters, Statistics};

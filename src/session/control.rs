@@ -17,7 +17,8 @@ use rusty_enet::{EventNoRef, Host, HostSettings, Packet, Peer, PeerID};
 use crate::ipc::{ViewerGrant, ViewerId};
 use crate::limits::{CONTROL_MESSAGE_BYTES_MAX, ENET_CHANNELS};
 use crate::proto::control::{
-    Direction, Feedback, HEADER_BYTES, Inner, Message, OpenError, OpenWindow, SealedSender, Version,
+    Direction, FecStatus, Feedback, HEADER_BYTES, Inner, Message, OpenError, OpenWindow,
+    SealedSender, Version,
 };
 use crate::proto::enet;
 use crate::proto::input::InputEvent;
@@ -63,6 +64,8 @@ pub enum ControlEvent {
     Input(InputEvent),
     /// The next frame is to be a key frame.
     KeyFrame,
+    /// How a block of video packets arrived.
+    Block(FecStatus),
     /// The client is ready.
     StartB,
 }
@@ -289,6 +292,7 @@ impl Control {
                     true => self.figures.blocks_recovered += 1,
                     false => self.figures.blocks_lost += 1,
                 }
+                events.push(ControlEvent::Block(status));
             }
             Ok(
                 Message::FrameStatistics

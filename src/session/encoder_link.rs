@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use super::life::Pulse;
+use super::life::loss::{Sent, Tuning};
 use super::oom;
 use crate::ipc::{
     EncoderBoot, FromEncoder, RingSpec, SessionId, Timed, ToEncoder, VERSION, ViewerGrant, ViewerId,
@@ -23,7 +24,7 @@ use crate::time::Time;
 
 /// From the order to stop to SIGKILL.
 const STOP_GRACE: Duration = Duration::from_millis(500);
-/// Messages read in one turn; an encoder has two to say.
+/// Messages read in one turn; an encoder has two to say, and one for each that it tries.
 const MESSAGES_MAX: usize = 16;
 /// How much later than its session an encoder is worth keeping when memory is short.
 const OOM_ABOVE_SESSION: i32 = 150;
@@ -31,6 +32,7 @@ const OOM_ABOVE_SESSION: i32 = 150;
 /// What the encoder said or did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
+    Trying { encoder: String },
     Ready { encoder: String },
     Failed { reason: String },
     Exited { status: String },
@@ -40,6 +42,8 @@ pub enum Seen {
 pub struct Order<'a> {
     pub grant: &'a ViewerGrant,
     pub stream: &'a StreamSpec,
+    /// Encoders that are not to be tried.
+    pub passed_over: Vec<String>,
     pub ring: RingSpec,
     pub slots: &'a [BorrowedFd<'a>],
 }
@@ -109,6 +113,7 @@ impl EncoderLink {
             epoch,
             ring: order.ring,
             encoder: self.choice.clone(),
+            passed_over: order.passed_over.clone(),
             cores: self.cores.clone(),
         };
         let (frames, its_frames) = Link::pair()?;
@@ -172,6 +177,15 @@ impl EncoderLink {
         }
     }
 
+    /// Its bitrate and parity from now on. A full link drops it: the next decision says it again.
+    pub fn tune(&self, tuning: Tuning) {
+        if let Some(running) = &self.running {
+            let (kbps, percent) = (tuning.kbps, tuning.fec_percent);
+            let _ = running.control.send(&ToEncoder::Bitrate { kbps }, &[]);
+            let _ = running.control.send(&ToEncoder::Parity { percent }, &[]);
+        }
+    }
+
     /// Takes what it has said, sees whether it lives, and reaps those that are dead.
     pub fn look(&mut self, now: Time, seen: &mut Vec<Seen>) {
         if let Some(running) = &mut self.running {
@@ -204,6 +218,11 @@ impl EncoderLink {
             silent: now.since(alive),
             frames_in: frames_in.saturating_sub(running.base.0),
             frames_out: frames_out.saturating_sub(running.base.1),
+            sent: Sent {
+                packets: page.figure(Figure::PacketsSent),
+                frames: page.figure(Figure::FramesSent),
+                full: page.figure(Figure::DroppedLate),
+            },
         })
     }
 
@@ -260,6 +279,7 @@ impl Running {
     fn listen(&mut self, seen: &mut Vec<Seen>) {
         for _ in 0..MESSAGES_MAX {
             match self.control.receive::<FromEncoder>() {
+                Ok((FromEncoder::Trying { encoder }, _)) => seen.push(Seen::Trying { encoder }),
                 Ok((FromEncoder::Ready { encoder }, _)) => {
                     self.name = Some(encoder.clone());
                     seen.push(Seen::Ready { encoder });

@@ -20,12 +20,14 @@ use crate::time::Time;
 
 mod event;
 mod keyframe;
+pub mod loss;
 #[cfg(test)]
 mod tests;
 mod viewer;
 
 pub use event::{Effect, Event, Farewell, Pulse};
 use keyframe::KeyFrames;
+use loss::Path;
 use viewer::{Connection, Encoder, Overdue, Sockets, Viewer};
 
 /// Grants that wait at once; the newest wins.
@@ -43,7 +45,12 @@ pub const ENCODER_START_MAX: Duration = Duration::from_secs(8);
 pub const ENCODER_RESTART_MAX: Duration = Duration::from_secs(5);
 /// No sign of life, or no frame out while frames wait, for this long: the encoder hangs.
 pub const ENCODER_STALL_MAX: Duration = Duration::from_secs(1);
-/// Restarts of a viewer's encoder within [`RESTART_WINDOW`] before it is given up.
+/// Failures of one encoder within [`RESTART_WINDOW`] before the next one of the table is taken.
+pub const FAILURES_MAX: usize = 3;
+/// Encoders of one viewer that may be passed over; there are not so many in the table.
+pub const PASSED_OVER_MAX: usize = 32;
+/// Restarts within [`RESTART_WINDOW`] of an encoder process that did not even say what it starts,
+/// before the viewer is given up.
 pub const RESTARTS_MAX: usize = 3;
 pub const RESTART_WINDOW: Duration = Duration::from_secs(10);
 /// A fresh grant holds a session back from ending by policy for this long.
@@ -74,6 +81,8 @@ pub struct Life {
 pub struct Figures {
     pub viewers: u64,
     pub encoder_restarts: u64,
+    pub encoders_passed_over: u64,
+    pub tunings: u64,
     pub key_frames_asked: u64,
 }
 
@@ -154,6 +163,11 @@ impl Life {
             Phase::Running => "paused",
             Phase::Ending { .. } | Phase::Over => "stopping",
         }
+    }
+
+    /// How the active viewer's stream is encoded now; None: as it was announced.
+    pub fn tuning(&self) -> Option<loss::Tuning> {
+        self.active.as_ref()?.path.as_ref().map(Path::tuning)
     }
 
     pub fn figures(&self) -> Figures {
@@ -281,23 +295,29 @@ impl Life {
         // A new front is told the mode that is shown, not the one of the first launch.
         self.spec.mode = spec.video.mode;
         let Some(Grant { grant, sockets }) = self.grants.remove(at) else { return };
-        out.push(Effect::StartEncoder { viewer, spec: spec.clone() });
+        let path = self.spec.policy.adapt.then(|| Path::new(&spec.video, now));
+        let active = Viewer {
+            grant,
+            spec,
+            sockets,
+            encoder: Encoder::Starting { since: now, reason: None },
+            restarts: VecDeque::new(),
+            tried: None,
+            passed_over: Vec::new(),
+            ready: false,
+            connection: Connection::Awaited { since: now },
+            key_frames: KeyFrames::new(),
+            path,
+        };
+        let passed_over = Vec::new();
+        out.push(Effect::StartEncoder { viewer, spec: active.tuned(), passed_over });
         if sockets.video {
             out.push(Effect::UseSocket { viewer, flow: Flow::Video });
         }
         if sockets.control {
             out.push(Effect::UseSocket { viewer, flow: Flow::Control });
         }
-        self.active = Some(Viewer {
-            grant,
-            spec,
-            sockets,
-            encoder: Encoder::Starting { since: now, reason: None },
-            restarts: VecDeque::new(),
-            ready: false,
-            connection: Connection::Awaited { since: now },
-            key_frames: KeyFrames::new(),
-        });
+        self.active = Some(active);
     }
 
     fn socket(&mut self, viewer: ViewerId, flow: Flow, out: &mut Vec<Effect>) {
@@ -321,6 +341,11 @@ impl Life {
 
     fn viewer_event(&mut self, event: Event, now: Time, out: &mut Vec<Effect>) {
         match event {
+            Event::EncoderTries { encoder } => {
+                if let Some(viewer) = &mut self.active {
+                    viewer.tries(encoder, now);
+                }
+            }
             Event::EncoderReady => self.encoder_ready(now, out),
             Event::EncoderFailed { reason } => {
                 if let Some(viewer) = &mut self.active {
@@ -330,13 +355,7 @@ impl Life {
             Event::EncoderExited { status } => {
                 self.encoder_lost(&format!("the encoder ended: {status}"), false, now, out);
             }
-            Event::EncoderPulse(pulse) => {
-                if let Some(viewer) = &mut self.active
-                    && let Some(reason) = viewer.stalled(pulse, now)
-                {
-                    self.encoder_lost(reason, true, now, out);
-                }
-            }
+            Event::EncoderPulse(pulse) => self.encoder_pulse(pulse, now, out),
             Event::ControlConnected { viewer, local, peer, last_will } => {
                 self.connected(viewer, local, peer, last_will, now, out);
             }
@@ -353,15 +372,37 @@ impl Life {
             Event::KeyFrameAsked { viewer } => {
                 if let Some(active) = self.active.as_mut().filter(|v| v.grant.viewer == viewer) {
                     self.figures.key_frames_asked += 1;
+                    if let Some(path) = &mut active.path {
+                        path.lost_frame();
+                    }
                     if active.sockets.video && active.key_frames.asked(now) {
                         out.push(Effect::KeyFrame);
                     }
+                }
+            }
+            Event::BlockReported { viewer, block } => {
+                if let Some(active) = self.active.as_mut().filter(|v| v.grant.viewer == viewer)
+                    && let Some(path) = &mut active.path
+                {
+                    path.reported(&block, now);
                 }
             }
             Event::StartB { viewer } if self.is_active(viewer) => {
                 out.push(Effect::HdrOff { viewer });
             }
             _ => {}
+        }
+    }
+
+    fn encoder_pulse(&mut self, pulse: Pulse, now: Time, out: &mut Vec<Effect>) {
+        let Some(viewer) = &mut self.active else { return };
+        if let Some(reason) = viewer.stalled(pulse, now) {
+            self.encoder_lost(reason, true, now, out);
+        } else if let Some(path) = &mut viewer.path
+            && let Some(tuning) = path.decide(pulse.sent, now)
+        {
+            self.figures.tunings += 1;
+            out.push(Effect::Tune(tuning));
         }
     }
 
@@ -400,31 +441,47 @@ impl Life {
         }
     }
 
-    /// The encoder died (`hung`: is to be killed): a new one, or the viewer's end.
+    /// The encoder died (`hung`: is to be killed): it again, the next one of the table, or the
+    /// viewer's end.
     fn encoder_lost(&mut self, what: &str, hung: bool, now: Time, out: &mut Vec<Effect>) {
         let Some(viewer) = &mut self.active else { return };
         let reason = viewer.encoder.reason().unwrap_or(what).to_owned();
         if hung {
             out.push(Effect::KillEncoder);
         }
-        if !viewer.ready {
+        let given_up = viewer.given_up(now);
+        if let Some(encoder) = &given_up {
+            tracing::warn!(encoder, reason, "passed over from now on");
+            self.figures.encoders_passed_over += 1;
+        } else if !viewer.ready {
             let id = viewer.grant.viewer;
             let refused = FromSession::ViewerRefused { viewer: id, status: 503, reason };
             out.push(Effect::Tell(refused));
             self.end_active(now, "the encoder did not start", Some(Farewell::EncoderLost), out);
             return;
         }
-        viewer.restarts.retain(|at| now.since(*at) < RESTART_WINDOW);
-        if viewer.restarts.len() >= RESTARTS_MAX {
-            let reason = format!("the encoder failed {} times: {reason}", RESTARTS_MAX + 1);
+        let is_none_left = given_up.is_none()
+            && viewer.tried.is_none()
+            && !viewer.passed_over.is_empty()
+            && viewer.encoder.reason().is_some();
+        if viewer.restarts.len() >= RESTARTS_MAX || is_none_left {
+            let reason = match is_none_left {
+                true => format!("no encoder is left: {reason}"),
+                false => format!("the encoder failed {} times: {reason}", RESTARTS_MAX + 1),
+            };
             self.end_active(now, &reason, Some(Farewell::EncoderLost), out);
             return;
         }
-        viewer.restarts.push_back(now);
+        if given_up.is_none() {
+            viewer.restarts.push_back(now);
+        }
+        viewer.tried = None;
         viewer.encoder = Encoder::Starting { since: now, reason: None };
-        self.figures.encoder_restarts += 1;
-        let id = viewer.grant.viewer;
-        out.push(Effect::StartEncoder { viewer: id, spec: viewer.spec.clone() });
+        if viewer.ready {
+            self.figures.encoder_restarts += 1;
+        }
+        let (id, passed_over) = (viewer.grant.viewer, viewer.passed_over.clone());
+        out.push(Effect::StartEncoder { viewer: id, spec: viewer.tuned(), passed_over });
         if viewer.sockets.video {
             out.push(Effect::UseSocket { viewer: id, flow: Flow::Video });
         }

@@ -209,6 +209,7 @@ mod tests {
             keyboard_variant: String::new(),
             encoder: String::new(),
             audio: false,
+            adapt: true,
             media_cores: vec![],
         };
         let app = AppSpec {

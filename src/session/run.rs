@@ -286,6 +286,7 @@ impl Session {
             ControlEvent::Closed => Event::ControlClosed { viewer },
             ControlEvent::Heard => Event::Heard { viewer },
             ControlEvent::KeyFrame => Event::KeyFrameAsked { viewer },
+            ControlEvent::Block(block) => Event::BlockReported { viewer, block },
             ControlEvent::StartB => Event::StartB { viewer },
             ControlEvent::Input(event) => {
                 // A viewer that leaves has no hands any more.
@@ -306,6 +307,7 @@ impl Session {
         }
         for seen in seen {
             self.events.push_back(match seen {
+                Seen::Trying { encoder } => Event::EncoderTries { encoder },
                 Seen::Ready { encoder } => {
                     tracing::info!(encoder, "encoder ready");
                     Event::EncoderReady
@@ -407,8 +409,8 @@ impl Session {
         tracing::debug!(?effect);
         match effect {
             Effect::Tell(message) => self.fronts.tell(message),
-            Effect::StartEncoder { viewer, spec } => {
-                if let Err(reason) = self.start_encoder(viewer, &spec) {
+            Effect::StartEncoder { viewer, spec, passed_over } => {
+                if let Err(reason) = self.start_encoder(viewer, &spec, passed_over) {
                     self.failures += 1;
                     tracing::error!(%viewer, reason, "no encoder");
                     self.encoder.kill();
@@ -426,6 +428,10 @@ impl Session {
                 self.encoder.stop(now());
             }
             Effect::KeyFrame => self.encoder.key_frame(),
+            Effect::Tune(tuning) => {
+                tracing::info!(tuning.kbps, tuning.fec_percent, "the stream follows its path");
+                self.encoder.tune(tuning);
+            }
             Effect::UseSocket { viewer, flow } => self.use_socket(viewer, flow),
             Effect::DropSockets { viewer } => self.flows.drop_stashed(viewer),
             Effect::HdrOff { viewer } => self.flows.say(viewer, &Feedback::HdrMode(None)),
@@ -448,12 +454,17 @@ impl Session {
         }
     }
 
-    fn start_encoder(&mut self, viewer: ViewerId, stream: &StreamSpec) -> Result<(), String> {
+    fn start_encoder(
+        &mut self,
+        viewer: ViewerId,
+        stream: &StreamSpec,
+        passed_over: Vec<String>,
+    ) -> Result<(), String> {
         let grant = self.life.grant(viewer).ok_or("the viewer is gone")?.clone();
         let mode = stream.video.mode;
         let ring = Ring::create(mode.width, mode.height).map_err(|e| format!("frame ring: {e}"))?;
         let slots = ring.fds();
-        let order = Order { grant: &grant, stream, ring: ring.spec(), slots: &slots };
+        let order = Order { grant: &grant, stream, passed_over, ring: ring.spec(), slots: &slots };
         let frames =
             self.encoder.start(&order, now()).map_err(|e| format!("encoder process: {e}"))?;
         let desktop = self.parts.desktop.as_ref().ok_or("no desktop")?;
@@ -541,6 +552,12 @@ impl Session {
         let life = self.life.figures();
         put("viewers", life.viewers);
         put("encoder_restarts", life.encoder_restarts);
+        put("encoders_passed_over", life.encoders_passed_over);
+        put("encoder_tunings", life.tunings);
+        if let Some(tuning) = self.life.tuning() {
+            put("encoder_kbps", u64::from(tuning.kbps));
+            put("encoder_fec_percent", u64::from(tuning.fec_percent));
+        }
         put("key_frames_asked", life.key_frames_asked);
         let hands = self.hands.figures();
         put("input_passed", hands.passed);

@@ -86,7 +86,7 @@ fn start(options: Options) -> Result<Option<Supervisor>, String> {
     let admin = Admin::listen(&runtime.admin_socket())
         .map_err(|error| format!("{}: {error}", runtime.admin_socket().display()))?;
     let stop = || std::iter::from_fn(|| signals.next()).any(|signal| signal == Signal::Stop);
-    let probe = match probe::run(Some(signals.as_fd()), stop) {
+    let probe = match probe::run(&config.session.encoder, Some(signals.as_fd()), stop) {
         Err(ProbeError::Interrupted) => {
             drop(admin);
             runtime.clear();

@@ -76,8 +76,9 @@ pub struct Now {
 impl Status {
     fn new(config: &Config, probe: &Result<EncoderReport, String>, facts: Facts) -> Self {
         let (encoder, encoder_reason) = choice(probe, &config.session.encoder, facts.gpu);
+        let wanted = &config.session.encoder;
         let working = |codec: &Codec| {
-            probe.as_ref().is_ok_and(|r| r.encoders.iter().any(|e| e.works && e.codec == *codec))
+            probe.as_ref().is_ok_and(|r| r.usable(wanted).any(|e| e.codec == *codec))
         };
         let codecs = [Codec::H264, Codec::Hevc, Codec::Av1].into_iter().filter(working);
         Self {
@@ -330,10 +331,7 @@ fn choice(
         Err(error) => return (None, format!("{error}. `moonshard doctor` tells more")),
     };
     let mut candidates = report.encoders.iter().filter(|e| e.codec == Codec::H264);
-    let chosen = match wanted {
-        "auto" => candidates.clone().find(|encoder| encoder.works),
-        name => candidates.clone().find(|encoder| encoder.works && encoder.name == name),
-    };
+    let chosen = report.usable(wanted).find(|encoder| encoder.codec == Codec::H264);
     if let Some(chosen) = chosen {
         let codec = codec_name(chosen.codec);
         let mut reason = match wanted {
@@ -347,7 +345,8 @@ fn choice(
         }
         return (Some(chosen.name.clone()), reason);
     }
-    let reason = match candidates.find(|encoder| wanted == "auto" || encoder.name == wanted) {
+    let is_wanted = |name: &str| wanted == "auto" || wanted.split(',').any(|w| w.trim() == name);
+    let reason = match candidates.find(|encoder| is_wanted(&encoder.name)) {
         Some(tried) => {
             format!("no stream is possible: {} does not work: {}", tried.name, tried.detail)
         }
@@ -375,6 +374,7 @@ mod tests {
             name: name.into(),
             codec: Codec::H264,
             works,
+            quick: works,
             detail: "no such device".into(),
         };
         let encoders = vec![finding("nvh264enc", false), finding("x264enc", true)];

@@ -227,7 +227,8 @@ impl World {
             self.soon(20_000, word(exit));
         }
         if self.fails("encoder works", 6) {
-            let hung = Pulse { silent: ms(1_500), frames_in: 9, frames_out: 3 };
+            let hung =
+                Pulse { silent: ms(1_500), frames_in: 9, frames_out: 3, sent: Default::default() };
             self.soon(20_000, word(life::Event::EncoderPulse(hung)));
         }
     }

@@ -45,6 +45,7 @@ fn config() -> Config {
             keyboard_variant: String::new(),
             encoder: "auto".into(),
             audio: true,
+            adapt: true,
             media_cores: Vec::new(),
         },
         fec_percent: 20,

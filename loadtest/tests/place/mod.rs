@@ -82,6 +82,14 @@ impl Place {
         Self { directory, namespace, logs: None }
     }
 
+    /// Adds to the configuration, before the host serves.
+    pub fn configure(&self, more: &str) {
+        use std::io::Write;
+        let file = self.path().join("moonshard.toml");
+        let mut file = std::fs::OpenOptions::new().append(true).open(file).unwrap();
+        file.write_all(more.as_bytes()).unwrap();
+    }
+
     fn path(&self) -> &Path {
         self.directory.path()
     }

@@ -13,7 +13,7 @@ const STATES: [&str; 5] = ["starting", "streaming", "paused", "stopping", "unkno
 
 /// What a session counts: (figure, family, one more label).
 type Grouped = (&'static str, &'static str, Option<(&'static str, &'static str)>);
-const GROUPED: [Grouped; 49] = [
+const GROUPED: [Grouped; 51] = [
     ("desktop_frames_drawn", "frames", Some(("step", "drawn"))),
     ("desktop_frames_repeated", "frames", Some(("step", "repeated"))),
     ("encoder_frames_received", "frames", Some(("step", "received"))),
@@ -37,6 +37,8 @@ const GROUPED: [Grouped; 49] = [
     ("encoder_bytes_sent", "video_bytes", None),
     ("encoder_send_errors", "send_errors", None),
     ("encoder_restarts", "encoder_restarts", None),
+    ("encoders_passed_over", "encoders_passed_over", None),
+    ("encoder_tunings", "encoder_tunings", None),
     ("failures", "encoder_failures", None),
     ("viewers", "viewers", None),
     ("input_passed", "input_events", Some(("result", "passed"))),
@@ -65,7 +67,7 @@ const GROUPED: [Grouped; 49] = [
     ("desktop_clients_cut_off", "desktop_clients_cut_off", None),
 ];
 
-const FAMILIES: [(&str, &str); 28] = [
+const FAMILIES: [(&str, &str); 30] = [
     ("frames", "Frames by the last step that they reached"),
     ("frames_dropped", "Frames that did not get to the client, by reason"),
     ("key_frames", "Key frames sent"),
@@ -75,6 +77,8 @@ const FAMILIES: [(&str, &str); 28] = [
     ("video_bytes", "Bytes of video sent, parity included"),
     ("send_errors", "Frames whose sending failed"),
     ("encoder_restarts", "Encoders after a viewer's first"),
+    ("encoders_passed_over", "Encoders that failed too often and gave way to the next"),
+    ("encoder_tunings", "Changes of bitrate or parity because of what the path lost"),
     ("encoder_failures", "Encoders that could not be started"),
     ("viewers", "Viewers that have connected"),
     ("input_events", "Input events by what became of them"),

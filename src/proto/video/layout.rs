@@ -1,6 +1,7 @@
 //! How a frame is cut into FEC blocks: how many data and parity packets each has.
 use thiserror::Error;
 
+use super::packet::{HEADER_BYTES, RTP_BYTES};
 use crate::proto::fec::BLOCK_SHARDS_MAX;
 
 /// FEC blocks of one frame.
@@ -71,7 +72,25 @@ pub struct Layout {
     count: usize,
 }
 
+/// Data packets of a frame that still has room for `percent` parity.
+const fn parity_packets_max(percent: u8) -> usize {
+    BLOCKS_MAX * (100 * BLOCK_SHARDS_MAX / (100 + percent as usize))
+}
+
+/// Bytes of an access unit that still has room for `percent` parity, in packets of size P.
+pub fn parity_bytes_max(packet_size: u16, percent: u8) -> usize {
+    parity_packets_max(percent) * usize::from(packet_size).saturating_sub(HEADER_BYTES - RTP_BYTES)
+}
+
 impl Layout {
+    /// The most parity, up to `percent`, for which a frame of `data_packets` (>= 1) has room; 0: it
+    /// has none for any.
+    pub fn fitting_percent(data_packets: usize, percent: u8) -> u8 {
+        let each = data_packets.div_ceil(BLOCKS_MAX);
+        let room = BLOCK_SHARDS_MAX.saturating_sub(each) * 100 / each;
+        percent.min(u8::try_from(room).unwrap_or(u8::MAX))
+    }
+
     /// Cuts `data_packets` (>= 1) into blocks with `fec_percent` parity and at least
     /// `fec_packets_min` parity packets each. A frame that four such blocks cannot hold has no
     /// parity.

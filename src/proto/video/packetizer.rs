@@ -96,11 +96,17 @@ impl Packetizer {
         self.packet_size - (HEADER_BYTES - RTP_BYTES)
     }
 
+    /// Parity of the frames to come, as a percentage of the data packets.
+    pub fn set_fec_percent(&mut self, percent: u8) {
+        self.fec_percent = percent;
+    }
+
     /// The layout of a frame with `bytes` bytes of access unit. Its `packets()` is how many
-    /// counters the frame consumes.
+    /// counters the frame consumes. A frame too large for all its parity gets what there is room for.
     pub fn layout(&self, bytes: usize) -> Result<Layout, FrameTooLarge> {
         let packets = bytes.saturating_add(FRAME_HEADER_BYTES).div_ceil(self.payload_bytes());
-        Layout::new(packets, self.fec_percent, self.fec_packets_min)
+        let percent = Layout::fitting_percent(packets, self.fec_percent);
+        Layout::new(packets, percent, self.fec_packets_min)
     }
 
     /// Writes the datagrams of `frame` into `out`, one after the other, [`Self::datagram_bytes`]

@@ -345,10 +345,21 @@ fn counters_wrap_without_a_gap() {
 }
 
 #[test]
-fn a_frame_without_room_for_parity_has_four_blocks_and_none() {
+fn a_frame_without_room_for_all_its_parity_has_four_blocks_with_what_there_is_room_for() {
     let packetizer = Packetizer::new(&parameters(208, None));
-    let layout = packetizer.layout(192 * 849 - 8).expect("small enough");
-    assert_eq!(layout.blocks().len(), 4);
+    let mut last = 20;
+    for packets in 849..=1_008 {
+        let layout = packetizer.layout(192 * packets - 8).expect("small enough");
+        assert_eq!((layout.blocks().len(), layout.data_packets()), (4, packets));
+        for block in layout.blocks() {
+            assert!(block.parity > 0 && block.packets() <= 255, "{packets}: {block:?}");
+            assert_eq!(block.parity, (block.data * usize::from(block.percent)).div_ceil(100));
+        }
+        let percent = layout.blocks()[0].percent;
+        assert!(percent <= last);
+        last = percent;
+    }
+    let layout = packetizer.layout(192 * 1_009 - 8).expect("small enough");
     assert!(layout.blocks().iter().all(|block| block.parity == 0 && block.percent == 0));
     assert!(packetizer.layout(192 * DATA_PACKETS_MAX - 8).is_ok());
     assert!(packetizer.layout(192 * DATA_PACKETS_MAX - 7).is_err());

@@ -2,7 +2,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::loss::{Sent, Tuning};
 use crate::ipc::{FromSession, ToSession, ViewerId};
+use crate::proto::control::FecStatus;
 use crate::proto::stream::{Flow, StreamSpec};
 
 /// Why a client is sent away, as the termination message says it. Source: moonlight-common-c
@@ -35,6 +37,10 @@ pub enum Event {
     /// A message of the front. The composition stashes the fd of a `Socket` by viewer and flow, the
     /// newest for each, before it passes the message on.
     Front(ToSession),
+    /// The encoder process starts this encoder.
+    EncoderTries {
+        encoder: String,
+    },
     /// The encoder can take frames.
     EncoderReady,
     /// The encoder says why it will end, or why it was not started.
@@ -63,6 +69,11 @@ pub enum Event {
     KeyFrameAsked {
         viewer: ViewerId,
     },
+    /// The client tells how a block of packets arrived.
+    BlockReported {
+        viewer: ViewerId,
+        block: FecStatus,
+    },
     /// The client is ready.
     StartB {
         viewer: ViewerId,
@@ -88,6 +99,8 @@ pub struct Pulse {
     /// Frames that it took, and frames that left it sent or dropped.
     pub frames_in: u64,
     pub frames_out: u64,
+    /// What was sent to this viewer, by all its encoders.
+    pub sent: Sent,
 }
 
 /// What is to be done, in order.
@@ -100,12 +113,16 @@ pub enum Effect {
     StartEncoder {
         viewer: ViewerId,
         spec: Box<StreamSpec>,
+        /// Encoders that are not to be tried.
+        passed_over: Vec<String>,
     },
     /// Kill the encoder now; reap it when it is dead.
     KillEncoder,
     /// Take the frames from the encoder and let it finish; bounded by the composition.
     StopEncoder,
     KeyFrame,
+    /// Change bitrate and parity of the running encoder.
+    Tune(Tuning),
     /// Put the stashed socket to use; if none is stashed, the one in use again (a new encoder).
     UseSocket {
         viewer: ViewerId,

@@ -4,6 +4,8 @@ use crate::ipc::{ActiveViewer, AppSpec, ClientId, SessionId, SessionPolicy};
 use crate::proto::secret::SessionKey;
 use crate::proto::stream::{AudioSpec, Codec, Colorspace, Mode, VideoSpec};
 
+mod encoder_tests;
+
 const MODE: Mode = Mode { width: 1280, height: 720, millihertz: 60_000 };
 
 fn session_spec() -> SessionSpec {
@@ -31,6 +33,7 @@ fn session_spec() -> SessionSpec {
             keyboard_variant: String::new(),
             encoder: "auto".into(),
             audio: true,
+            adapt: false,
             media_cores: vec![],
         },
     }
@@ -168,7 +171,7 @@ impl Driver {
 
     fn pulse(&mut self, silent_ms: u64, frames_in: u64, frames_out: u64) -> Vec<String> {
         let silent = Duration::from_millis(silent_ms);
-        self.on(Event::EncoderPulse(Pulse { silent, frames_in, frames_out }))
+        self.on(Event::EncoderPulse(Pulse { silent, frames_in, frames_out, ..Pulse::default() }))
     }
 
     /// Keeps the client talking while time passes.
@@ -703,7 +706,7 @@ fn event_of(choice: u8, viewer: u64) -> Event {
     };
     let pulse = |silent, frames_in, frames_out| {
         let silent = Duration::from_millis(silent);
-        Event::EncoderPulse(Pulse { silent, frames_in, frames_out })
+        Event::EncoderPulse(Pulse { silent, frames_in, frames_out, ..Pulse::default() })
     };
     match choice {
         0..=2 => Event::Front(ToSession::Grant(grant(viewer))),

@@ -3,7 +3,11 @@ use std::collections::VecDeque;
 
 use super::event::Pulse;
 use super::keyframe::KeyFrames;
-use super::{CONNECT_MAX, ENCODER_RESTART_MAX, ENCODER_STALL_MAX, ENCODER_START_MAX, SILENCE_MAX};
+use super::loss::Path;
+use super::{
+    CONNECT_MAX, ENCODER_RESTART_MAX, ENCODER_STALL_MAX, ENCODER_START_MAX, FAILURES_MAX,
+    PASSED_OVER_MAX, RESTART_WINDOW, SILENCE_MAX,
+};
 use crate::ipc::{ActiveViewer, ConnectedViewer, ViewerGrant};
 use crate::proto::stream::{Flow, StreamSpec};
 use crate::time::Time;
@@ -32,11 +36,18 @@ pub struct Viewer {
     pub spec: Box<StreamSpec>,
     pub sockets: Sockets,
     pub encoder: Encoder,
+    /// When encoders were lost.
     pub restarts: VecDeque<Time>,
+    /// What the encoder process has started last.
+    pub tried: Option<String>,
+    /// Encoders that failed too often for this viewer.
+    pub passed_over: Vec<String>,
     /// `ViewerReady` was told.
     pub ready: bool,
     pub connection: Connection,
     pub key_frames: KeyFrames,
+    /// None: the stream stays as it was announced.
+    pub path: Option<Path>,
 }
 
 #[derive(Debug)]
@@ -76,7 +87,8 @@ impl Viewer {
     }
 
     pub fn encoder_deadline(&self) -> Option<Time> {
-        let limit = if self.ready { ENCODER_RESTART_MAX } else { ENCODER_START_MAX };
+        let is_short = self.ready || self.tried.is_some();
+        let limit = if is_short { ENCODER_RESTART_MAX } else { ENCODER_START_MAX };
         match self.encoder {
             Encoder::Starting { since, .. } => Some(since + limit),
             Encoder::Running { .. } => None,
@@ -105,6 +117,38 @@ impl Viewer {
         let deadlines =
             [self.encoder_deadline(), self.connection_deadline(), self.key_frames.next()];
         deadlines.into_iter().flatten().min().expect("an encoder that runs awaits a connection")
+    }
+
+    /// The stream as a new encoder is to make it.
+    pub fn tuned(&self) -> Box<StreamSpec> {
+        let mut spec = self.spec.clone();
+        if let Some(path) = &self.path {
+            let tuning = path.tuning();
+            (spec.video.bitrate_kbps, spec.video.fec_percent) = (tuning.kbps, tuning.fec_percent);
+        }
+        spec
+    }
+
+    /// The encoder process starts `encoder`, which has its own time for that.
+    pub fn tries(&mut self, encoder: String, now: Time) {
+        self.tried = Some(encoder);
+        if let Encoder::Starting { since, .. } = &mut self.encoder {
+            *since = now;
+        }
+    }
+
+    /// An encoder was lost. The name of the one that is not to be tried again, if it is time for that:
+    /// one that does not start while the client waits, or that failed [`FAILURES_MAX`] times in a row.
+    pub fn given_up(&mut self, now: Time) -> Option<String> {
+        self.restarts.retain(|at| now.since(*at) < RESTART_WINDOW);
+        let is_last = self.restarts.len() + 1 >= FAILURES_MAX || !self.ready;
+        if !is_last || self.passed_over.len() >= PASSED_OVER_MAX {
+            return None;
+        }
+        let encoder = self.tried.take()?;
+        self.passed_over.push(encoder.clone());
+        self.restarts.clear();
+        Some(encoder)
     }
 
     /// Why this encoder is taken to hang, if it is.

@@ -1,4 +1,4 @@
-//! The audio thread goes a little ahead of the rest, where that is allowed.
+//! A thread that paces a stream goes a little ahead of the rest, where that is allowed.
 //!
 //! What the thread starts (the audio server) does not inherit it.
 #![expect(unsafe_code, reason = "rustix does not have sched_setscheduler")]
@@ -8,7 +8,7 @@ const PRIORITY: libc::c_int = 5;
 const NICE: i32 = -10;
 
 /// Real-time if that is allowed, else nicer, else as it is.
-pub fn prefer_this_thread() {
+pub fn prefer_this_thread(thread: &str) {
     let set = |policy, sched_priority| {
         let param = libc::sched_param { sched_priority };
         let policy = policy | libc::SCHED_RESET_ON_FORK;
@@ -23,5 +23,5 @@ pub fn prefer_this_thread() {
     } else {
         "none"
     };
-    tracing::info!(way, "priority of the audio thread");
+    tracing::info!(thread, way, "priority");
 }
