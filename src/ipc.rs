@@ -283,7 +283,8 @@ pub struct SessionSummary {
 
 /// What the front is started with. Its fds, in order: the link to the supervisor; per shard the
 /// HTTPS, HTTP and RTSP listeners; the door's sockets for video, control and audio over IPv4, then
-/// the same three over IPv6 where the machine has it; last the sheet for its [`FrontFigures`].
+/// the same three over IPv6 where the machine has it; then the sheet for its [`FrontFigures`], last
+/// the memory of its flight recorder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FrontBoot {
     pub version: u32,

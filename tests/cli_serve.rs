@@ -180,6 +180,7 @@ fn a_front_that_hangs_as_a_whole_is_replaced_and_nobody_is_refused() {
     let evidence = eventually(evidence);
     assert!(evidence.contains("no sign of life") && evidence.contains("state=T"), "{evidence}");
     assert!(evidence.contains(" shard-0") && evidence.contains(" door "), "{evidence}");
+    assert!(evidence.contains("lane ") && evidence.contains("clients loaded"), "{evidence}");
     assert_eq!(std::fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
     assert_eq!(zombies_of(host.pid()), 0);
 }

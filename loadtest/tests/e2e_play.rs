@@ -201,7 +201,7 @@ fn a_stream_does_not_notice_that_the_front_is_replaced() {
     let _alone = alone();
     let place = Place::new();
     let host = place.serve();
-    let arguments = ["--seconds", "8", "--pattern-check", "--mode", "640x360x30"];
+    let arguments = ["--seconds", "12", "--pattern-check", "--mode", "640x360x30"];
     let client = host.client("a", PATTERN).with(&arguments).start();
     let state = |state: &str| {
         let sessions = place.sessions();

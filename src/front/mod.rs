@@ -49,10 +49,10 @@ use crate::host::event::HostFacts;
 use crate::host::{Host, HostSetup};
 use crate::ipc::{FrontBoot, FrontFigures, FrontOrder, FrontReport, ShardFigures};
 use crate::ops::log;
-use crate::proc::boot;
 use crate::proc::link::{Link, LinkError};
 use crate::proc::sheet::Sheet;
 use crate::proc::stack;
+use crate::proc::{boot, flight};
 use crate::proto::stream::CodecSupport;
 use crate::shard::{self, TlsAcceptor, now};
 use crate::tls;
@@ -137,7 +137,7 @@ fn inherit() -> Result<Inherited, FrontError> {
     let (boot, fds): (FrontBoot, Vec<OwnedFd>) =
         boot::receive(count).map_err(|e| FrontError::Boot(e.to_string()))?;
     let doors = if boot.door_ipv6 { 6 } else { 3 };
-    let expected = 1 + 3 * boot.shards.len() + doors + 1;
+    let expected = 1 + 3 * boot.shards.len() + doors + 2;
     if fds.len() != expected || boot.shards.is_empty() {
         let text = format!("{} descriptors came, {expected} were expected", fds.len());
         return Err(FrontError::Boot(text));
@@ -154,6 +154,8 @@ fn inherit() -> Result<Inherited, FrontError> {
         listeners.push(three);
     }
     let mut door: Vec<OwnedFd> = fds.collect();
+    let flight = door.pop().ok_or_else(|| FrontError::Boot("too few descriptors".into()))?;
+    flight::begin(&flight).map_err(system("flight recorder"))?;
     let sheet = door.pop().ok_or_else(|| FrontError::Boot("too few descriptors".into()))?;
     Ok(Inherited { boot, supervisor, listeners, door, sheet: Sheet::from_fd(sheet) })
 }
@@ -416,7 +418,8 @@ impl Life {
 
 /// Names a thread that stands still, at once, and then where it stands, which takes longer to find out.
 fn tell_of(name: &str, thread: i32) {
-    tracing::error!(thread = name, "stands still");
+    let within = flight::within(thread).unwrap_or_default();
+    tracing::error!(thread = name, within, "stands still");
     let stack = stack::of(thread);
     let name = name.to_owned();
     let tell = move || {

@@ -12,12 +12,15 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::{Event, Level, Metadata, Subscriber};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{Format, Json, JsonFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
+use super::recorder;
 use crate::ipc::SessionId;
 
 /// "json" here makes this process and its children log JSON.
@@ -41,19 +44,21 @@ pub fn init(process: &'static str) {
     let quiet = matches!(process, "serve" | "front" | "probe" | "cli");
     let default = if quiet { "warn" } else { "warn,moonshard=info" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     // Processes of a session have its id as their second argument.
     let session = std::env::args().nth(2).and_then(|id| SessionId::try_from(id).ok());
-    // Another subscriber is in place only in tests, which call this more than once.
-    if std::env::var_os(FORMAT_VARIABLE).is_some_and(|format| format == "json") {
+    let log = if std::env::var_os(FORMAT_VARIABLE).is_some_and(|format| format == "json") {
         let inner = Format::default().json().flatten_event(true).with_span_list(false);
         let lines = JsonLines { process, session, inner };
-        let _ = log.fmt_fields(JsonFields::new()).event_format(lines).try_init();
+        log.fmt_fields(JsonFields::new()).event_format(lines).with_filter(filter).boxed()
     } else {
         let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let lines = TextLines { process, session };
-        let _ = log.with_ansi(colours).event_format(lines).try_init();
-    }
+        log.with_ansi(colours).event_format(lines).with_filter(filter).boxed()
+    };
+    let recorded = matches!(process, "front" | "session").then(recorder::layer);
+    // Another subscriber is in place only in tests, which call this more than once.
+    let _ = tracing_subscriber::registry().with(recorded).with(log).try_init();
     tracing::debug!(pid = std::process::id(), "started");
 }
 

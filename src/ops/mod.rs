@@ -8,4 +8,5 @@ pub mod machine;
 pub mod metrics;
 pub mod ports;
 pub mod probe;
+mod recorder;
 pub mod style;

@@ -6,6 +6,7 @@
 //! spawning thread).
 pub mod boot;
 pub mod child;
+pub mod flight;
 pub mod histogram;
 pub mod link;
 pub mod page;

@@ -134,7 +134,9 @@ mod tests {
         // On a busy machine it may not get to it in time.
         let stack = (0..100).find_map(|_| of(thread.load(Ordering::Acquire))).unwrap();
         let lines = describe(&stack);
-        assert!(lines[0].contains("a_place_to_stand"), "{lines:#?}");
+        // What is inlined into it comes before it.
+        let told = lines.iter().take(5).any(|line| line.contains("a_place_to_stand"));
+        assert!(told, "{lines:#?}");
         GO_ON.store(false, Ordering::Release);
         standing.join().unwrap();
         assert_eq!(of(i32::MAX), None, "nobody");

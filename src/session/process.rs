@@ -12,11 +12,11 @@ use crate::audio::{self, AudioConfig};
 use crate::desktop::{self, Desktop, DesktopConfig};
 use crate::ipc::SessionBoot;
 use crate::ops::log;
-use crate::proc::boot;
 use crate::proc::child::Exit;
 use crate::proc::signals::Signals;
+use crate::proc::{boot, flight};
 
-/// The listening link and the lock of the directory.
+/// The listening link and the lock of the directory; a flight recorder's memory may follow.
 const FDS: usize = 2;
 /// A launch is answered when the app comes to the desktop, or has lived this long.
 const FIRST_STEPS: Duration = Duration::from_millis(200);
@@ -24,8 +24,15 @@ const FIRST_STEPS: Duration = Duration::from_millis(200);
 /// `moonshard session <id>`, started by the supervisor. Exit code 1: it could not start.
 pub fn main() -> ExitCode {
     log::init("session");
-    match boot::receive::<SessionBoot>(FDS) {
-        Ok((boot, fds)) => live(boot, fds),
+    match boot::receive::<SessionBoot>(boot::inherited().max(FDS)) {
+        Ok((boot, mut fds)) => {
+            if let Some(memfd) = fds.drain(FDS.min(fds.len())..).next()
+                && let Err(error) = flight::begin(&memfd)
+            {
+                tracing::warn!(%error, "nothing is recorded");
+            }
+            live(boot, fds)
+        }
         Err(e) => {
             tracing::error!(error = %e, "session");
             ExitCode::from(2)

@@ -26,19 +26,22 @@ const WRITERS_MAX: usize = 4;
 pub struct Evidence {
     directory: PathBuf,
     writers: Arc<AtomicUsize>,
+    /// Tells files of one second apart.
+    count: AtomicUsize,
 }
 
 impl Evidence {
     /// `state`: the host's state directory.
     pub fn new(state: &Path) -> Self {
-        Self { directory: state.join("crash"), writers: Arc::default() }
+        Self { directory: state.join("crash"), writers: Arc::default(), count: AtomicUsize::new(0) }
     }
 
     /// Keeps `text` about a process of a `kind` ("front", "session"), because of `reason`. Returns at
     /// once, with the file that will hold it.
     pub fn keep(&self, kind: &str, pid: u32, reason: &str, text: &str) -> PathBuf {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        let path = self.directory.join(format!("{seconds}-{kind}-{pid}.txt"));
+        let count = self.count.fetch_add(1, Ordering::Relaxed) % 10_000;
+        let path = self.directory.join(format!("{seconds}-{count:04}-{kind}-{pid}.txt"));
         let mut whole =
             format!("moonshard {} {kind} {pid}: {reason}\n{text}", env!("CARGO_PKG_VERSION"));
         let mut end = whole.len().min(FILE_BYTES_MAX);

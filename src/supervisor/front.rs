@@ -12,6 +12,7 @@ use super::vigil::{Sign, Vigil};
 use crate::ipc::{FrontBoot, FrontFigures, FrontOrder, FrontReport, VERSION};
 use crate::proc::boot::{self, Spawn};
 use crate::proc::child::Child;
+use crate::proc::flight::Flight;
 use crate::proc::link::{Link, LinkError};
 use crate::proc::sheet::Sheet;
 
@@ -37,6 +38,8 @@ pub struct Front {
     orders: VecDeque<FrontOrder>,
     /// Where it writes what it has done.
     pub sheet: Arc<Sheet>,
+    /// What its threads did last.
+    flight: Flight,
     vigil: Vigil,
     /// Time that its main thread had had on a core at the last look, ns.
     ran: u64,
@@ -50,6 +53,8 @@ impl Front {
         fds.extend(sockets.fds());
         let sheet = Sheet::create()?;
         fds.push(sheet.as_fd());
+        let flight = Flight::create()?;
+        fds.push(flight.as_fd());
         let how = Spawn {
             kind: "front",
             label: "",
@@ -70,6 +75,7 @@ impl Front {
             killed: false,
             orders: VecDeque::new(),
             sheet: Arc::new(sheet),
+            flight,
             vigil: Vigil::default(),
             ran: 0,
         };
@@ -163,7 +169,7 @@ impl Front {
 
     /// All that can be said of it without asking it.
     pub fn evidence(&self) -> String {
-        let mut text = evidence::threads(self.child.pid());
+        let mut text = evidence::threads(self.child.pid()) + &self.flight.text();
         let Some(figures) = self.sheet.read::<FrontFigures>() else { return text };
         let FrontFigures { written_ns, calls_waiting, shards, counters, .. } = figures;
         text += &format!("figures: written_ns={written_ns} calls_waiting={calls_waiting}\n");

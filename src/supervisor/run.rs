@@ -494,6 +494,8 @@ impl Supervisor {
             FrontReport::Spawn { spec } => self.start_session(*spec),
             FrontReport::Kill { session } => {
                 if let Some(session) = self.sessions.get(&session) {
+                    let text = session.evidence();
+                    self.evidence.keep("session", session.pid(), "the front had it killed", &text);
                     session.kill();
                 }
             }
@@ -566,8 +568,13 @@ impl Supervisor {
         let Some(session) = self.sessions.remove(&id) else { return };
         let mut except: BTreeSet<u32> = self.sessions.values().map(Session::pid).collect();
         except.extend(self.fronts().into_iter().map(|(_, front)| front.child.pid()));
-        let (last_words, mut remains) = session.bury(&except);
         let well = status == "exit 0";
+        let (pid, flight) = (session.pid(), if well { String::new() } else { session.evidence() });
+        let (last_words, mut remains) = session.bury(&except);
+        if !well {
+            let text = format!("{flight}last words:\n{last_words}\n");
+            self.evidence.keep("session", pid, &format!("ended: {status}"), &text);
+        }
         self.board.note(|known| {
             known.sessions.remove(&id);
             let (ok, failed) = &mut known.sessions_ended;

@@ -12,6 +12,7 @@ use super::orphans;
 use crate::ipc::{SessionBoot, SessionId, SessionSpec, ToSession, VERSION};
 use crate::proc::boot::{self, Spawn};
 use crate::proc::child::Child;
+use crate::proc::flight::Flight;
 use crate::proc::link::{Link, LinkError};
 
 /// The newest lines of a log that are told to operator and client, bytes.
@@ -23,6 +24,8 @@ pub struct Session {
     process: Process,
     directory: PathBuf,
     cgroup: Option<Cgroup>,
+    /// What its threads did last; None: it was adopted.
+    flight: Option<Flight>,
     /// Over which it was asked to stop.
     last_link: Option<Link>,
 }
@@ -65,10 +68,11 @@ impl Session {
         let id = spec.id;
         let listener = Link::listen(&socket(path))?;
         let log = directory::open_log(&log(path))?;
+        let flight = Flight::create()?;
         let how = Spawn {
             kind: "session",
             label: &id.to_string(),
-            fds: &[listener.as_fd(), lock.as_fd()],
+            fds: &[listener.as_fd(), lock.as_fd(), flight.as_fd()],
             dies_with_parent: false,
             output: Some(log),
             oom_score_adj: 200,
@@ -83,6 +87,7 @@ impl Session {
             process: Process::Started(child),
             directory: path.to_owned(),
             cgroup,
+            flight: Some(flight),
             last_link: None,
         })
     }
@@ -108,6 +113,7 @@ impl Session {
             process: Process::Adopted { pid: raw, pidfd },
             directory,
             cgroup,
+            flight: None,
             last_link: None,
         })
     }
@@ -121,6 +127,12 @@ impl Session {
 
     pub fn socket(&self) -> PathBuf {
         socket(&self.directory)
+    }
+
+    /// All that can be said of it without asking it.
+    pub fn evidence(&self) -> String {
+        let flight = self.flight.as_ref().map(Flight::text).unwrap_or_default();
+        super::evidence::threads(self.pid()) + &flight
     }
 
     /// Kills its process, and its process group.
