@@ -141,7 +141,8 @@ fn wanted<T>(link: &Link, want: impl Fn(FromSession) -> Option<T>) -> T {
 }
 
 /// Of a session that has ended: no process that has its runtime directory in its environment, and
-/// nothing in that directory but what the supervisor made.
+/// nothing in that directory but what the supervisor removes with it: what it made itself, and the last
+/// figures.
 fn assert_nothing_left(session: &Session) {
     let mark = session.directory.path().to_str().unwrap().as_bytes();
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
@@ -154,7 +155,7 @@ fn assert_nothing_left(session: &Session) {
     let files = std::fs::read_dir(session.directory.path()).unwrap().flatten();
     let mut files: Vec<_> = files.map(|f| f.file_name().into_string().unwrap()).collect();
     files.sort();
-    assert_eq!(files, ["lock", "session.sock"]);
+    assert_eq!(files, ["figures", "lock", "session.sock"]);
 }
 
 fn lives(pid: &str) -> bool {

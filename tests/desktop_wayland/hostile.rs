@@ -160,8 +160,11 @@ fn a_client_that_never_acknowledges_or_reads_harms_nobody() {
     let (host, encoder, mut client, window) = honest();
     let mut hostile = Client::connect(&host);
     let (_evil, _, _) = hostile.introduce(|_| {});
-    // From here on it does not read, while there is much to tell it.
+    // From here on it does not read, while there is much to tell it; the honest one does.
     for i in 0..500u16 {
+        if i % 10 == 0 {
+            client.round_trip();
+        }
         let mode = Mode { width: 100 + i % 50, height: 100, millihertz: 60_000 };
         while host.desktop.send(DesktopCommand::Mode(mode)).is_err() {
             std::thread::yield_now();
