@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help run build test check loadtest bench soak packages rust
+.PHONY: help run build test check loadtest bench perf tls-scan soak packages rust
 
 # Debian packages. First what the build needs, then what the host starts or loads, then fonts and tools.
 PACKAGES := \
@@ -30,7 +30,7 @@ PLAY = cargo run --release --locked -p moonshard-loadtest -- \
   play --host "$(HOST)" --app "$(APP)" --pin-via-admin
 
 help: ## This list
-	sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 run: build ## Install what is missing, build, start the host (ARGS="--config FILE")
 	exec target/release/moonshard serve $(ARGS)
@@ -51,6 +51,12 @@ loadtest: packages rust ## Play one stream from a running host (HOST, APP, TIME)
 
 bench: packages rust ## Benchmarks
 	cargo bench --locked
+
+perf: packages rust ## Measure TLS beside nginx and others (ARGS=--quick); nothing else should run
+	perf/run $(ARGS)
+
+tls-scan: packages rust ## Let sslscan and testssl.sh look for weaknesses of the HTTPS port
+	perf/tls-scan
 
 soak: packages rust ## Play from a running host for an hour
 	$(PLAY) --seconds 3600
