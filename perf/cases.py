@@ -50,6 +50,27 @@ def handshakes(*how):
     return run
 
 
+def floor(setting):
+    """The least that rustls and the kernel take: TLS in memory, and as many bytes over sockets alone."""
+    report = subprocess.run(["taskset", "-c", str(setting.core), "cargo", "bench", "--locked", "--bench", "tls", "--",
+                             "--json"], cwd=servers.ROOT, stdout=subprocess.PIPE, check=True)
+    found = {}
+    for case, cost in json.loads(report.stdout.splitlines()[-1]).items():
+        server = servers.plain(setting.core, cost["flights"])
+        try:
+            before = servers.cpu_seconds([server.pid])
+            done = subprocess.run(["taskset", "-c", str(setting.load_core), servers.RELEASE / "moonshard-perf", "dial",
+                                   str(server.port), cost["flights"], str(setting.seconds)],
+                                  stdout=subprocess.PIPE, check=True)
+            used = servers.cpu_seconds([server.pid]) - before
+        finally:
+            server.stop()
+        sockets = used * 1e6 / int(done.stdout)
+        found |= {f"{case}_memory_us": cost["server_us"], f"{case}_sockets_us": round(sockets, 2),
+                  case: round(1e6 / (cost["server_us"] + sockets), 1)}
+    return found
+
+
 def times(step):
     request = step["latency_us"]["request"]
     return {"p50_us": request["p50"], "p95_us": request["p95"], "p99_us": request["p99"],
@@ -191,6 +212,7 @@ ALL = {
     # Before anything fills the allocators' pools.
     "memory": Case(EVERY, memory, once=True),
     "full13": Case(EVERY, handshakes("--tls", "1.3")),
+    "floor": Case(("bare",), floor),
     "full12": Case(EVERY, handshakes("--tls", "1.2")),
     "resumed13": Case(EVERY, handshakes("--tls", "1.3", "--resume")),
     "half": Case(EVERY, half_load),

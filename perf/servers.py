@@ -153,6 +153,22 @@ def shaped(name, core, state, body, log):
     return server
 
 
+def plain(core, flights):
+    """No TLS: as many bytes in as many turns."""
+    server = Server("plain", [RELEASE / "moonshard-perf", "plain", flights], core, log=os.devnull)
+    server.port = int(server.process.stdout.readline())
+    return server
+
+
+def under_load(server, seconds):
+    """A generator of full handshakes on the last core."""
+    core = max(os.sched_getaffinity(0))
+    return subprocess.Popen(
+        ["taskset", "-c", str(core), RELEASE / "moonshard-loadtest", "handshake", "--target", server.target,
+         "--path", server.path, "--concurrency", "16", "--warmup", "0", "--seconds", str(seconds)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 def cpu_seconds(pids):
     """User and system time of the processes so far."""
     used = 0

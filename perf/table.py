@@ -13,6 +13,7 @@ def ratios(found):
     for case in RATES:
         rates = {name: one["median"].get("per_core_second") for name, one in found.get(case, {}).items()}
         own = rates.pop("moonshard", None)
+        rates["floor"] = found.get("floor", {}).get("bare", {}).get("median", {}).get(case)
         result[case] = {name: round(own / rate, 3) for name, rate in rates.items() if own and rate}
     return {case: of for case, of in result.items() if of}
 
@@ -41,6 +42,10 @@ def render(result):
     how = f"{result['rounds']} round{'s' * (result['rounds'] > 1)} of {result['seconds']:.0f} s"
     lines += ["", f"{about['processor']}, one core for the server, Linux {about['kernel']}, nginx {about['nginx']}, "
               f"{about['openssl']}; {result['date']}, commit {about['commit']}, medians of {how}."]
+    if floors := [f"{of['floor']:.0%} in {RATES[case].split(', per')[0]}"
+                  for case, of in result["ratios"].items() if "floor" in of]:
+        lines += ["", "Of what rustls in memory and the sockets' system calls alone would allow, "
+                  f"moonshard reaches {', '.join(floors)}."]
     return "\n".join(lines)
 
 

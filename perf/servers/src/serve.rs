@@ -2,11 +2,12 @@
 //! its connection.
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::net::SocketFlags;
 
 use crate::session::{Session, Step};
 
@@ -22,6 +23,8 @@ pub fn run<S: Session>(
     let listener = TcpListener::bind("127.0.0.1:0")?;
     rustix::net::listen(&listener, 4096)?;
     listener.set_nonblocking(true)?;
+    // Accepted sockets inherit it.
+    rustix::net::sockopt::set_tcp_nodelay(&listener, true)?;
     println!("{}", listener.local_addr()?.port());
     io::stdout().flush()?;
     let epoll = epoll::create(CreateFlags::CLOEXEC)?;
@@ -45,7 +48,6 @@ pub fn run<S: Session>(
                 }
                 continue;
             }
-            // All that wait, or one after the other with an epoll_wait between each.
             while let Some(socket) = accept(&listener)? {
                 let token = socket.as_raw_fd() as u64;
                 let flags = EventFlags::IN | EventFlags::RDHUP;
@@ -57,15 +59,11 @@ pub fn run<S: Session>(
 }
 
 fn accept(listener: &TcpListener) -> io::Result<Option<TcpStream>> {
-    match listener.accept() {
-        Ok((socket, _)) => {
-            socket.set_nonblocking(true)?;
-            socket.set_nodelay(true)?;
-            Ok(Some(socket))
-        }
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
-        Err(error) if error.kind() == ErrorKind::ConnectionAborted => Ok(None),
-        Err(error) => Err(error),
+    use rustix::io::Errno;
+    match rustix::net::accept_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+        Ok(socket) => Ok(Some(socket.into())),
+        Err(Errno::WOULDBLOCK | Errno::CONNABORTED) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
