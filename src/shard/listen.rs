@@ -2,11 +2,14 @@
 //!
 //! Listeners arrive as fds from the supervisor, which made them. Policy for a process that has run
 //! out of descriptors or memory: wait 50 ms, then look again; peers wait in the backlog meanwhile.
+//!
+//! Who waits in the backlog is taken with one accept4(2); the runtime, whose own attempt costs five
+//! system calls, is asked only to wait for the next.
 #![expect(unsafe_code, reason = "the runtime takes over a listening socket only as a raw fd")]
 use std::cell::Cell;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +28,8 @@ use crate::time::Time;
 const BACKLOG: i32 = 4096;
 /// How long an exhausted process waits before it accepts again.
 const BACK_OFF: Duration = Duration::from_millis(50);
+/// Bytes that one gathering write sends at most.
+const GATHERED_BYTES_MAX: usize = 16 * 1024;
 /// At most one line of log in this time about failing accepts.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
@@ -46,6 +51,8 @@ pub struct ListenerEnded;
 /// A listening TCP socket on one shard.
 pub struct Listener {
     inner: TcpListener,
+    /// Of `inner`, which does not tell it.
+    fd: RawFd,
     figures: Arc<ListenFigures>,
     logged: Cell<Time>,
 }
@@ -58,9 +65,10 @@ impl Listener {
     /// before, and in between another front's accept could block its shard.
     pub fn new(fd: OwnedFd, figures: Arc<ListenFigures>) -> Self {
         let _ = rustix::io::ioctl_fionbio(&fd, true);
+        let fd = fd.into_raw_fd();
         // SAFETY: the fd is owned here and given away; the listener closes it.
-        let inner = unsafe { TcpListener::from_raw_fd(fd.into_raw_fd()) };
-        Self { inner, figures, logged: Cell::new(Time::ZERO) }
+        let inner = unsafe { TcpListener::from_raw_fd(fd) };
+        Self { inner, fd, figures, logged: Cell::new(Time::ZERO) }
     }
 
     /// The next connection. Failures that concern one peer or pass by themselves are waited out.
@@ -69,16 +77,18 @@ impl Listener {
     /// The listener was shut down, by this process or by one that shares it.
     pub async fn accept(&self) -> Result<Conn, ListenerEnded> {
         loop {
-            let error = match self.inner.accept().await {
-                Ok(stream) => match Conn::new(stream) {
-                    Ok(conn) => {
-                        self.figures.accepted.fetch_add(1, Ordering::Relaxed);
-                        return Ok(conn);
-                    }
-                    Err(error) => error,
-                },
-                Err(GlommioError::IoError(error)) => error,
-                Err(error) => io::Error::other(error.to_string()),
+            let accepted = match self.take_waiting() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.inner.accept().await.map_err(plain).and_then(Conn::accepted_by_runtime)
+                }
+                taken => taken,
+            };
+            let error = match accepted {
+                Ok(conn) => {
+                    self.figures.accepted.fetch_add(1, Ordering::Relaxed);
+                    return Ok(conn);
+                }
+                Err(error) => error,
             };
             match verdict(&error) {
                 Verdict::Ended => return Err(ListenerEnded),
@@ -94,6 +104,17 @@ impl Listener {
         }
     }
 
+    /// A connection that is there already; `WouldBlock`: none is.
+    fn take_waiting(&self) -> io::Result<Conn> {
+        // SAFETY: the listener owns the fd and outlives the borrow.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.fd) };
+        let (fd, peer) = rustix::net::acceptfrom_with(fd, rustix::net::SocketFlags::CLOEXEC)?;
+        let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+        // SAFETY: the fd is owned here and given away; the stream closes it.
+        let stream = unsafe { TcpStream::from_raw_fd(fd.into_raw_fd()) };
+        Conn::new(stream, peer)
+    }
+
     fn log(&self, error: &io::Error) {
         let now = now();
         if self.logged.get() == Time::ZERO || now.since(self.logged.get()) >= LOG_EVERY {
@@ -101,6 +122,13 @@ impl Listener {
             let count = self.figures.exhausted.load(Ordering::Relaxed);
             tracing::warn!(%error, count, "cannot accept connections; trying again every 50 ms");
         }
+    }
+}
+
+fn plain(error: GlommioError<()>) -> io::Error {
+    match error {
+        GlommioError::IoError(error) => error,
+        other => io::Error::other(other.to_string()),
     }
 }
 
@@ -141,6 +169,7 @@ pub struct Conn {
     peer: SocketAddr,
     local: SocketAddr,
     accepted: Time,
+    reset_on_close: Cell<bool>,
 }
 
 /// Takes the connections that wait in a listener's queue, at most `most` of them: from another thread,
@@ -184,27 +213,28 @@ pub fn revive(listener: &mut OwnedFd) -> io::Result<()> {
 }
 
 impl Conn {
-    /// Takes over a connection that another thread accepted; only within a shard.
+    /// Takes over a connection that another thread accepted, closed on exec; only within a shard.
     ///
     /// # Errors
     /// The peer is gone already.
     pub fn adopt(fd: OwnedFd) -> io::Result<Self> {
         // SAFETY: the fd is owned here and given away; the stream closes it.
-        Self::new(unsafe { TcpStream::from_raw_fd(fd.into_raw_fd()) })
+        Self::new(unsafe { TcpStream::from_raw_fd(fd.into_raw_fd()) }, None)
     }
 
-    fn new(stream: TcpStream) -> io::Result<Self> {
+    fn accepted_by_runtime(stream: TcpStream) -> io::Result<Self> {
         // SAFETY: the stream owns the fd and outlives the borrow.
         let fd = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
         // Half of the runtime's ways to accept leave this flag unset.
         rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?;
-        let address = |e: GlommioError<()>| match e {
-            GlommioError::IoError(error) => error,
-            other => io::Error::other(other.to_string()),
-        };
-        let peer = canonical(stream.peer_addr().map_err(address)?);
-        let local = canonical(stream.local_addr().map_err(address)?);
-        Ok(Self { stream, peer, local, accepted: now() })
+        Self::new(stream, None)
+    }
+
+    fn new(stream: TcpStream, peer: Option<SocketAddr>) -> io::Result<Self> {
+        let peer = peer.map_or_else(|| stream.peer_addr().map_err(plain), Ok)?;
+        let local = canonical(stream.local_addr().map_err(plain)?);
+        let reset_on_close = Cell::new(false);
+        Ok(Self { stream, peer: canonical(peer), local, accepted: now(), reset_on_close })
     }
 
     /// The peer's address, never v4-mapped.
@@ -225,8 +255,16 @@ impl Conn {
     /// Whether closing resets the connection, which leaves no TIME_WAIT behind: for peers that miss a
     /// deadline or are turned away.
     pub fn set_reset_on_close(&self, reset: bool) {
-        let linger = reset.then_some(Duration::ZERO);
-        let _ = rustix::net::sockopt::set_socket_linger(self.as_fd(), linger);
+        self.reset_on_close.set(reset);
+    }
+}
+
+impl Drop for Conn {
+    /// The socket learns of it only now: most connections change their mind on the way.
+    fn drop(&mut self) {
+        if self.reset_on_close.get() {
+            let _ = rustix::net::sockopt::set_socket_linger(self.as_fd(), Some(Duration::ZERO));
+        }
     }
 }
 
@@ -256,6 +294,23 @@ impl AsyncWrite for Conn {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
+    /// In one piece: the runtime knows no gathering write, and a handshake's answer is several records.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if let [piece] = pieces {
+            return Pin::new(&mut self.stream).poll_write(cx, piece);
+        }
+        let mut whole = Vec::with_capacity(GATHERED_BYTES_MAX.min(total(pieces)));
+        for piece in pieces {
+            let room = GATHERED_BYTES_MAX - whole.len();
+            whole.extend_from_slice(&piece[..piece.len().min(room)]);
+        }
+        Pin::new(&mut self.stream).poll_write(cx, &whole)
+    }
+
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
@@ -264,6 +319,10 @@ impl AsyncWrite for Conn {
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_close(cx)
     }
+}
+
+fn total(pieces: &[IoSlice<'_>]) -> usize {
+    pieces.iter().map(|piece| piece.len()).sum()
 }
 
 /// The same address with an IPv4 address written as one.
