@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help run build test check loadtest bench soak fuzz packages rust
+.PHONY: help run build test check loadtest bench perf tls-scan soak fuzz packages rust
 
 # Debian packages. First what the build needs, then what the host starts or loads, then fonts and tools.
 PACKAGES := \
@@ -39,7 +39,7 @@ COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
   -Cllvm-args=-sanitizer-coverage-trace-compares
 
 help: ## This list
-	sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 run: build ## Install what is missing, build, start the host (ARGS="--config FILE")
 	exec target/release/moonshard serve $(ARGS)
@@ -66,6 +66,12 @@ loadtest: packages rust ## Measure a host of its own, or the one at HOST (APP, P
 
 bench: packages rust ## Benchmarks
 	cargo bench --locked -p moonshard -p moonshard-bench
+
+perf: packages rust ## Measure TLS beside nginx and others (ARGS=--quick); nothing else should run
+	perf/run $(ARGS)
+
+tls-scan: packages rust ## Let sslscan and testssl.sh look for weaknesses of the HTTPS port
+	perf/tls-scan
 
 soak: packages rust ## 500 short streams with faults, 8 at a time, then the long simulations (SEED, CYCLES)
 	cargo build --release --locked --workspace

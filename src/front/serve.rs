@@ -58,6 +58,8 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + 'static {
     fn conn(&self) -> &Conn;
     fn into_conn(self) -> Conn;
     fn certificate(&self) -> Option<Vec<u8>>;
+    /// Writes the last bytes and ends the writing side.
+    async fn finish(&mut self, bytes: &[u8]) -> io::Result<()>;
     const TLS: bool;
 }
 
@@ -72,6 +74,10 @@ impl Stream for Conn {
     fn certificate(&self) -> Option<Vec<u8>> {
         None
     }
+    async fn finish(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes).await?;
+        self.close().await
+    }
 }
 
 impl Stream for TlsConn {
@@ -84,6 +90,9 @@ impl Stream for TlsConn {
     }
     fn certificate(&self) -> Option<Vec<u8>> {
         self.peer_certificate()
+    }
+    async fn finish(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.finish(bytes).await
     }
 }
 
@@ -293,12 +302,7 @@ impl Desk {
         let peer: IpAddr = stream.conn().peer().ip();
         let mut pass = self.answering.enter(peer);
         let deadline = now() + Duration::from_millis(self.limits.write_ms);
-        let writing = async {
-            stream.write_all(bytes).await?;
-            stream.flush().await?;
-            stream.close().await
-        };
-        match pass.within(deadline, writing).await {
+        match pass.within(deadline, stream.finish(bytes)).await {
             Ok(Ok(())) => {
                 self.counters.answers.add();
                 let conn = stream.into_conn();

@@ -2,9 +2,12 @@
 //!
 //! Listeners arrive as fds from the supervisor, which made them. Policy for a process that has run
 //! out of descriptors or memory: wait 50 ms, then look again; peers wait in the backlog meanwhile.
+//!
+//! Who waits in the backlog is taken with one accept4(2); the runtime, whose own attempt costs five
+//! system calls and loses a connection if it is given up, is asked only to wait for the next.
 #![expect(unsafe_code, reason = "the runtime takes over a listening socket only as a raw fd")]
 use std::cell::Cell;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
@@ -25,6 +28,8 @@ use crate::time::Time;
 const BACKLOG: i32 = 4096;
 /// How long an exhausted process waits before it accepts again.
 const BACK_OFF: Duration = Duration::from_millis(50);
+/// Bytes that one gathering write sends at most.
+const GATHERED_BYTES_MAX: usize = 16 * 1024;
 /// At most one line of log in this time about failing accepts.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
@@ -73,8 +78,7 @@ impl Listener {
     /// The listener was shut down, by this process or by one that shares it.
     pub async fn accept(&self) -> Result<Conn, ListenerEnded> {
         loop {
-            let taken = rustix::net::accept_with(&self.fd, rustix::net::SocketFlags::CLOEXEC);
-            let error = match taken.map_err(io::Error::from).and_then(Conn::adopt) {
+            let error = match self.take_waiting() {
                 Ok(conn) => {
                     self.figures.accepted.fetch_add(1, Ordering::Relaxed);
                     return Ok(conn);
@@ -111,6 +115,15 @@ impl Listener {
         Ok(())
     }
 
+    /// A connection that is there already; `WouldBlock`: none is.
+    fn take_waiting(&self) -> io::Result<Conn> {
+        let (fd, peer) = rustix::net::acceptfrom_with(&self.fd, rustix::net::SocketFlags::CLOEXEC)?;
+        let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+        // SAFETY: the fd is owned here and given away; the stream closes it.
+        let stream = unsafe { TcpStream::from_raw_fd(fd.into_raw_fd()) };
+        Conn::new(stream, peer)
+    }
+
     fn log(&self, error: &io::Error) {
         let now = now();
         if self.logged.get() == Time::ZERO || now.since(self.logged.get()) >= LOG_EVERY {
@@ -127,6 +140,13 @@ fn waiting(listener: &OwnedFd) -> io::Result<TcpStream> {
     let fd = listener.try_clone()?;
     // SAFETY: the fd is owned here and given away; the stream closes it.
     Ok(unsafe { TcpStream::from_raw_fd(fd.into_raw_fd()) })
+}
+
+fn plain(error: GlommioError<()>) -> io::Error {
+    match error {
+        GlommioError::IoError(error) => error,
+        other => io::Error::other(other.to_string()),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +186,7 @@ pub struct Conn {
     peer: SocketAddr,
     local: SocketAddr,
     accepted: Time,
+    reset_on_close: Cell<bool>,
 }
 
 /// Takes the connections that wait in a listener's queue, at most `most` of them: from another thread,
@@ -209,23 +230,20 @@ pub fn revive(listener: &mut OwnedFd) -> io::Result<()> {
 }
 
 impl Conn {
-    /// Takes over an accepted connection, whose fd closes on exec; only within a shard.
+    /// Takes over a connection that another thread accepted, closed on exec; only within a shard.
     ///
     /// # Errors
     /// The peer is gone already.
     pub fn adopt(fd: OwnedFd) -> io::Result<Self> {
         // SAFETY: the fd is owned here and given away; the stream closes it.
-        Self::new(unsafe { TcpStream::from_raw_fd(fd.into_raw_fd()) })
+        Self::new(unsafe { TcpStream::from_raw_fd(fd.into_raw_fd()) }, None)
     }
 
-    fn new(stream: TcpStream) -> io::Result<Self> {
-        let address = |e: GlommioError<()>| match e {
-            GlommioError::IoError(error) => error,
-            other => io::Error::other(other.to_string()),
-        };
-        let peer = canonical(stream.peer_addr().map_err(address)?);
-        let local = canonical(stream.local_addr().map_err(address)?);
-        Ok(Self { stream, peer, local, accepted: now() })
+    fn new(stream: TcpStream, peer: Option<SocketAddr>) -> io::Result<Self> {
+        let peer = peer.map_or_else(|| stream.peer_addr().map_err(plain), Ok)?;
+        let local = canonical(stream.local_addr().map_err(plain)?);
+        let reset_on_close = Cell::new(false);
+        Ok(Self { stream, peer: canonical(peer), local, accepted: now(), reset_on_close })
     }
 
     /// The peer's address, never v4-mapped.
@@ -246,8 +264,16 @@ impl Conn {
     /// Whether closing resets the connection, which leaves no TIME_WAIT behind: for peers that miss a
     /// deadline or are turned away.
     pub fn set_reset_on_close(&self, reset: bool) {
-        let linger = reset.then_some(Duration::ZERO);
-        let _ = rustix::net::sockopt::set_socket_linger(self.as_fd(), linger);
+        self.reset_on_close.set(reset);
+    }
+}
+
+impl Drop for Conn {
+    /// The socket learns of it only now: most connections change their mind on the way.
+    fn drop(&mut self) {
+        if self.reset_on_close.get() {
+            let _ = rustix::net::sockopt::set_socket_linger(self.as_fd(), Some(Duration::ZERO));
+        }
     }
 }
 
@@ -277,6 +303,23 @@ impl AsyncWrite for Conn {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
+    /// In one piece: the runtime knows no gathering write, and a handshake's answer is several records.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if let [piece] = pieces {
+            return Pin::new(&mut self.stream).poll_write(cx, piece);
+        }
+        let mut whole = Vec::with_capacity(GATHERED_BYTES_MAX.min(total(pieces)));
+        for piece in pieces {
+            let room = GATHERED_BYTES_MAX - whole.len();
+            whole.extend_from_slice(&piece[..piece.len().min(room)]);
+        }
+        Pin::new(&mut self.stream).poll_write(cx, &whole)
+    }
+
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
@@ -285,6 +328,10 @@ impl AsyncWrite for Conn {
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_close(cx)
     }
+}
+
+fn total(pieces: &[IoSlice<'_>]) -> usize {
+    pieces.iter().map(|piece| piece.len()).sum()
 }
 
 /// The same address with an IPv4 address written as one.

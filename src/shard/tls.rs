@@ -1,12 +1,12 @@
 //! TLS over a connection of a shard: the asynchronous wrapper around the `tls` module's configuration.
-use std::io;
+use std::io::{self, Write};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_rustls::rustls::ServerConfig;
 use futures_rustls::server::TlsStream;
-use futures_util::io::{AsyncRead, AsyncWrite};
+use futures_util::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::listen::Conn;
 
@@ -41,6 +41,17 @@ impl TlsConn {
 
     pub fn conn(&self) -> &Conn {
         self.0.get_ref().0
+    }
+
+    /// Writes the last bytes and ends the writing side: close_notify goes out with them, in one send
+    /// if they fit into the session's buffer.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub async fn finish(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let buffered = self.0.get_mut().1.writer().write(bytes)?;
+        self.write_all(&bytes[buffered..]).await?;
+        self.close().await
     }
 
     /// The bare connection, for what comes after the last record.

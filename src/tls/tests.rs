@@ -8,7 +8,7 @@ use rustls::server::ServerConnection;
 use rustls::sign::{CertifiedKey, Signer, SigningKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{
-    DigitallySignedStruct, Error, HandshakeKind, ProtocolVersion, SignatureScheme,
+    CipherSuite, DigitallySignedStruct, Error, HandshakeKind, ProtocolVersion, SignatureScheme,
     SupportedProtocolVersion,
 };
 
@@ -334,4 +334,29 @@ fn only_the_two_groups_are_offered_and_no_early_data() {
     let groups: Vec<_> = config.crypto_provider().kx_groups.iter().map(|g| g.name()).collect();
     assert_eq!(groups, [rustls::NamedGroup::X25519, rustls::NamedGroup::secp256r1]);
     assert!(VERSIONS.iter().any(|v| v.version == ProtocolVersion::TLSv1_2));
+}
+
+#[test]
+fn the_host_chooses_a_suite_with_sha_256_whatever_the_client_prefers() {
+    let host = Identity::make().unwrap();
+    let server = server_config(&host).unwrap();
+    for version in VERSIONS {
+        // Its own first choice is the one that Moonlight's OpenSSL has: AES-256 with SHA-384.
+        let mut reversed = provider();
+        reversed.cipher_suites.swap(0, 1);
+        reversed.cipher_suites.swap(3, 4);
+        let client = ClientConfig::builder_with_provider(Arc::new(reversed))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Pinned(host.certificate().der().to_vec())))
+            .with_no_client_auth();
+        let (_, server) = handshake(&Arc::new(client), &server, "localhost").unwrap();
+        let chosen = server.negotiated_cipher_suite().unwrap().suite();
+        let expected = match version.version {
+            ProtocolVersion::TLSv1_2 => CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+            _ => CipherSuite::TLS13_AES_128_GCM_SHA256,
+        };
+        assert_eq!(chosen, expected);
+    }
 }
