@@ -356,11 +356,13 @@ impl Life {
                 std::thread::sleep(Duration::from_millis(2));
             }
         };
-        let lost = match ended {
-            Err(FrontError::Shard(_) | FrontError::Thread(_) | FrontError::Hung(_)) => true,
-            Err(FrontError::Orphaned) => true,
-            _ => false,
-        };
+        let lost = matches!(
+            ended,
+            Err(FrontError::Shard(_)
+                | FrontError::Thread(_)
+                | FrontError::Hung(_)
+                | FrontError::Orphaned)
+        );
         if !lost {
             // Before the successor announces the same name.
             drop(announcement);

@@ -387,10 +387,9 @@ impl Supervisor {
             Role::Heir => self.heir_ended(),
             Role::Leaving => self.leaver_ended(),
         }
-        if self.leaving.is_none() && self.succession.is_none() && self.stop.is_none() {
-            if std::mem::take(&mut self.reload_again) {
-                self.reload();
-            }
+        let settled = self.leaving.is_none() && self.succession.is_none() && self.stop.is_none();
+        if settled && std::mem::take(&mut self.reload_again) {
+            self.reload();
         }
     }
 
