@@ -158,3 +158,27 @@ fn the_front_never_initialises_a_media_library() {
         }
     }
 }
+
+/// Documents promise tests by name; each must be there.
+#[test]
+fn every_test_that_a_document_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    for folder in ["src", "tests", "loadtest"] {
+        sources(&root.join(folder), &mut found);
+    }
+    let code: String = found.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let mut missing = Vec::new();
+    for document in ["docs/faults.md", "ARCHITECTURE.md"] {
+        let text = fs::read_to_string(root.join(document)).unwrap();
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let tests: Vec<_> = words.filter(|word| word.matches('_').count() >= 4).collect();
+        assert!(!tests.is_empty(), "{document} names no tests");
+        // As functions, or as names that a program with a main of its own gives its tests.
+        let is_there = |test: &str| {
+            code.contains(&format!("fn {test}(")) || code.contains(&format!("\"{test}\""))
+        };
+        missing.extend(tests.into_iter().filter(|t| !is_there(t)).map(str::to_owned));
+    }
+    none(&missing, "documents name tests that are not there");
+}
