@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::peer;
 use crate::ipc::{AdminAnswer, AdminRequest};
 use crate::proc::link::{Link, LinkError};
 
@@ -50,8 +51,7 @@ impl Admin {
     pub fn welcome(&mut self, now: Instant) {
         while let Ok(Some(link)) = Link::accept(self.listener.as_fd()) {
             let own = rustix::process::geteuid();
-            let peer = rustix::net::sockopt::socket_peercred(&link);
-            if !peer.is_ok_and(|peer| peer.uid.is_root() || peer.uid == own) {
+            if !peer::user(&link).is_ok_and(|user| user.is_root() || user == own) {
                 refuse(&link, "only root and the user of the host may ask");
             } else if self.visitors.len() >= VISITORS_MAX {
                 refuse(&link, "too many questions at once: try again");

@@ -2,6 +2,7 @@
 //!
 //! A session's directory belongs to its session: the flock on its `lock` is held by the session's
 //! process alone and goes with it, whatever happens to this one.
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::orphans;
 use crate::ipc::SessionId;
 
 /// A session's log is cut to its newest part when it is longer, bytes.
@@ -75,7 +77,7 @@ impl RuntimeDirectory {
         }
     }
 
-    /// Removes what sessions that no longer live have left behind; returns those that do live.
+    /// Kills and removes what sessions that no longer live have left behind; returns those that do live.
     pub fn sweep(&self) -> Vec<SessionId> {
         let mut living = Vec::new();
         let Ok(entries) = fs::read_dir(self.path.join("sessions")) else { return living };
@@ -84,7 +86,13 @@ impl RuntimeDirectory {
             match (id, lock_file(&entry.path().join("lock"))) {
                 (Some(id), Ok(None)) => living.push(id),
                 // Not locked, not a directory, or without a place for a lock: nobody's.
-                _ => remove(&entry.path()),
+                (id, _) => {
+                    // Its subreaper went with it, so that its mark is all there is to find them by.
+                    if let Some(id) = id {
+                        orphans::kill(id, None, &BTreeSet::new());
+                    }
+                    remove(&entry.path());
+                }
             }
         }
         living

@@ -11,6 +11,7 @@ mod front;
 mod image;
 mod notify;
 mod orphans;
+mod peer;
 mod run;
 mod session;
 mod signals;

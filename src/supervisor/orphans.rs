@@ -42,7 +42,8 @@ fn of_session(id: SessionId, subreaper: Option<u32>, except: &BTreeSet<u32>) -> 
             continue;
         }
         children.entry(parent).or_default().push(pid);
-        if subreaper == Some(parent) || carries(pid, mark.as_bytes()) {
+        let strayed = subreaper == Some(parent) && !is_probe(pid);
+        if strayed || carries(pid, mark.as_bytes()) {
             found.push(pid);
         }
     }
@@ -64,6 +65,12 @@ fn carries(pid: u32, mark: &[u8]) -> bool {
     let ours = arguments.split(|byte| *byte == 0).next() == Some(b"moonshard");
     let directory = [b"/sessions/".as_slice(), mark].concat();
     (ours && holds(&arguments)) || read("environ").windows(directory.len()).any(|w| w == directory)
+}
+
+/// A short-lived child of the supervisor itself, by which readiness is judged.
+fn is_probe(pid: u32) -> bool {
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    arguments.starts_with(b"moonshard\0probe")
 }
 
 /// From proc_pid_stat(5); the command's name may hold anything, so what follows its last ')' counts.

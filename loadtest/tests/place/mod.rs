@@ -246,6 +246,11 @@ impl Host<'_> {
         Client { command, host: self }
     }
 
+    /// Of its supervisor.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Asks the host to end and waits; nothing of it is left then.
     pub fn end(mut self) {
         let pid = self.child.id().to_string();
