@@ -1,4 +1,5 @@
 """The servers under load: started, pinned to one core, ended with the run. Standard library only."""
+import collections
 import json
 import os
 import pathlib
@@ -110,8 +111,12 @@ def moonshard(place, core, shards=1):
 def answer_times(server):
     """The host's own histogram, accept to answer: [(below this many seconds, count)]."""
     text = urllib.request.urlopen(f"http://{server.metrics}/metrics", timeout=5).read().decode()
-    found = re.findall(r'^moonshard_answer_seconds_bucket\{le="([^"]+)"\} (\d+)', text, re.M)
-    return [(float(bound.replace("+Inf", "inf")), int(count)) for bound, count in found]
+    found = collections.Counter()
+    for labels, count in re.findall(r"^moonshard_answer_seconds_bucket{(.*)} (\d+)", text, re.M):
+        found[float(re.search(r'le="([^"]+)"', labels)[1].replace("+Inf", "inf"))] += int(count)
+    if not found:
+        raise SystemExit("the host's metrics have no answer times")
+    return sorted(found.items())
 
 
 def nginx(place, core, state, body):
