@@ -121,6 +121,13 @@ fn a_front_that_is_killed_is_replaced_and_nobody_is_refused() {
     eventually(|| (place.process("front") != front).then_some(()));
     eventually(|| (place.run(&["apps"]).code == Some(0)).then_some(()));
     assert_eq!(zombies_of(host.pid()), 0);
+    // What can be known of an end that nobody here wanted is kept.
+    let kept = format!("front {front}: ended");
+    eventually(|| {
+        let files = std::fs::read_dir(place.state().join("crash")).ok()?;
+        let texts = files.flatten().filter_map(|f| std::fs::read_to_string(f.path()).ok());
+        texts.into_iter().any(|text| text.contains(&kept)).then_some(())
+    });
 }
 
 #[test]

@@ -220,7 +220,7 @@ fn limits(raw: &raw::Limits) -> Result<Limits> {
 fn session(raw: &raw::Session, cores: &Cores) -> Result<SessionPolicy> {
     Ok(SessionPolicy {
         keep_ms: number(raw.keep_ms.as_ref(), 0, 0..=365 * DAY_MS)?,
-        never_viewed_ms: number(raw.never_viewed_ms.as_ref(), 30_000, 1_000..=DAY_MS)?,
+        never_viewed_ms: number(raw.never_viewed_ms.as_ref(), 60_000, 1_000..=DAY_MS)?,
         idle_fps: number(raw.idle_fps.as_ref(), 10, 1..=240)?,
         slow_app_ms: number(raw.slow_app_ms.as_ref(), 15_000, 1_000..=600_000)?,
         reason_ms: number(raw.reason_ms.as_ref(), 10_000, 0..=60_000)?,

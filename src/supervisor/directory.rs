@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 
 use super::orphans;
 use crate::ipc::SessionId;
@@ -189,8 +189,16 @@ pub fn bound_log(path: &Path) {
 }
 
 /// The last whole lines of a file, at most `bytes` of them.
+///
+/// # Errors
+/// There is none, or something else is in its place: an app may write here.
 pub fn tail(path: &Path, bytes: u64) -> io::Result<String> {
-    let mut file = File::open(path)?;
+    // A pipe in its place must not hold up the reader.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("is no plain file"));
+    }
     let start = file.metadata()?.len().saturating_sub(bytes);
     file.seek(SeekFrom::Start(start))?;
     let mut text = Vec::new();
@@ -203,6 +211,18 @@ pub fn tail(path: &Path, bytes: u64) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_log_holds_nobody_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("session.log");
+        fs::write(&path, "one\ntwo\n").unwrap();
+        assert_eq!(tail(&path, 5).unwrap(), "two\n");
+        fs::remove_file(&path).unwrap();
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
+        assert!(tail(&path, 5).is_err());
+    }
 
     #[test]
     fn a_second_host_is_refused_and_named_and_may_follow_the_first() {

@@ -119,8 +119,9 @@ impl Front {
             Ok((report, _)) => Some(report),
             Err(LinkError::Empty) => None,
             Err(LinkError::Closed) => {
-                // Without a link it is of no use; it is about to end, or made to.
-                self.kill();
+                // Without a link it is of no use. It ends by itself, as a rule; that it is helped to does
+                // not make its end this side's will.
+                self.child.kill();
                 None
             }
             Err(error) => {

@@ -89,7 +89,10 @@ fn start(options: Options) -> Result<Option<Supervisor>, String> {
     let probe = match probe::run(&config.session.encoder, Some(signals.as_fd()), stop) {
         Err(ProbeError::Interrupted) => {
             drop(admin);
-            runtime.clear();
+            // Sessions of a host before go on, and the next host must find them.
+            if sessions.is_empty() {
+                runtime.clear();
+            }
             return Ok(None);
         }
         outcome => outcome.map_err(|error| error.to_string()),

@@ -6,6 +6,9 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
+/// Files that an app may have open, unless it asks for more: what a login gives.
+const FILES: libc::rlim_t = 1024;
+
 /// Starts the command under the name `name`.
 ///
 /// # Errors
@@ -20,6 +23,12 @@ pub fn spawn(command: &mut Command, name: &str) -> io::Result<Child> {
             let mut empty = std::mem::zeroed();
             libc::sigemptyset(&raw mut empty);
             libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, std::ptr::null_mut());
+            // What the host has raised for itself breaks programs that count up to it.
+            let mut files: libc::rlimit = std::mem::zeroed();
+            if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut files) == 0 {
+                files.rlim_cur = files.rlim_max.min(FILES);
+                libc::setrlimit(libc::RLIMIT_NOFILE, &raw const files);
+            }
             // Marked, not closed: the standard library still reports a failed exec through one.
             if libc::syscall(libc::SYS_close_range, 3, u32::MAX, 4u32) < 0 {
                 return Err(io::Error::last_os_error());
