@@ -1,4 +1,6 @@
 //! The binary: hands over to `cli`.
 fn main() -> std::process::ExitCode {
-    moonshard::cli::main()
+    let code = moonshard::cli::main();
+    moonshard::ops::out::flush();
+    code
 }

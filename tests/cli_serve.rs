@@ -4,6 +4,7 @@ mod cli_support;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
+use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -128,6 +129,47 @@ fn a_front_that_is_killed_is_replaced_and_nobody_is_refused() {
         let texts = files.flatten().filter_map(|f| std::fs::read_to_string(f.path()).ok());
         texts.into_iter().any(|text| text.contains(&kept)).then_some(())
     });
+}
+
+/// Killed with what it has started when the test ends.
+struct Unheard(Child);
+
+impl Drop for Unheard {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_host_that_nobody_listens_to_serves_on() {
+    let place = Place::new();
+    let config = place.config();
+    let mut command = place.command(&["serve", "--config", config.to_str().unwrap()]);
+    // Pipes that are full after 64 KiB, with a log that says everything.
+    command.env("RUST_LOG", "trace").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut host = Unheard(command.spawn().unwrap());
+    let http = eventually(|| {
+        let status = place.run(&["status", "--json"]);
+        (status.code == Some(0)).then(|| status.json()["ports"]["http"].as_u64())?
+    });
+    for _ in 0..500 {
+        let mut socket = TcpStream::connect(("127.0.0.1", u16::try_from(http).unwrap())).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+            .write_all(b"GET /serverinfo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("<hostname>under-test</hostname>"), "{answer}");
+    }
+    // Both are full by now: what is not read yet is more than a pipe holds.
+    let waiting = rustix::io::ioctl_fionread(host.0.stderr.as_ref().unwrap()).unwrap();
+    assert!(waiting >= 60_000, "{waiting} bytes wait");
+    assert_eq!(place.run(&["apps"]).code, Some(0));
+    signal(host.0.id(), "TERM");
+    assert_eq!(host.0.wait().unwrap().code(), Some(0));
+    assert_eq!(place.processes(), []);
 }
 
 #[test]

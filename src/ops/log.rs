@@ -20,7 +20,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use super::recorder;
+use super::{out, recorder};
 use crate::ipc::SessionId;
 
 /// "json" here makes this process and its children log JSON.
@@ -44,7 +44,7 @@ pub fn init(process: &'static str) {
     let quiet = matches!(process, "serve" | "front" | "probe" | "cli");
     let default = if quiet { "warn" } else { "warn,moonshard=info" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt::layer().with_writer(out::Stderr);
     // Processes of a session have its id as their second argument.
     let session = std::env::args().nth(2).and_then(|id| SessionId::try_from(id).ok());
     let log = if std::env::var_os(FORMAT_VARIABLE).is_some_and(|format| format == "json") {

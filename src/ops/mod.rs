@@ -6,6 +6,7 @@ pub mod io_uring;
 pub mod log;
 pub mod machine;
 pub mod metrics;
+pub mod out;
 pub mod ports;
 pub mod probe;
 mod recorder;

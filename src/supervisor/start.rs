@@ -23,6 +23,7 @@ use crate::config::{Config, Metrics};
 use crate::ipc::{FrontBoot, VERSION};
 use crate::ops::metrics::board::{Board, EncoderSeen};
 use crate::ops::metrics::listener;
+use crate::ops::out::complain;
 use crate::ops::probe::ProbeError;
 use crate::ops::{doctor, machine, probe};
 
@@ -46,7 +47,7 @@ pub fn main(options: Options) -> ExitCode {
         Ok(Some(supervisor)) => supervisor.run(),
         Ok(None) => ExitCode::SUCCESS,
         Err(reason) => {
-            eprintln!("moonshard: cannot start: {reason}");
+            complain(&format!("moonshard: cannot start: {reason}\n"));
             ExitCode::FAILURE
         }
     }

@@ -1,5 +1,4 @@
 //! What `serve` says to the person in front of it: a few lines at the start, then who wants to pair.
-use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
@@ -9,6 +8,7 @@ use crate::config::{Config, Ports};
 use crate::ipc::{EncoderReport, PendingPairing};
 use crate::ops::doctor::{Finding, State, codec_name};
 use crate::ops::metrics::board::Known;
+use crate::ops::out::{complain, say};
 use crate::ops::style::{COLUMNS, Style, harmless, wrap};
 use crate::proto::stream::Codec;
 
@@ -292,7 +292,7 @@ impl Words {
     }
 
     pub fn not_reloaded(&self, why: &str) {
-        eprintln!("moonshard: the configuration was not changed: {why}");
+        complain(&format!("moonshard: the configuration was not changed: {why}\n"));
     }
 
     pub fn upgraded(&self, text: &str) {
@@ -300,13 +300,13 @@ impl Words {
     }
 
     pub fn not_upgraded(&self, why: &str) {
-        eprintln!("moonshard: not upgraded: {why}");
+        complain(&format!("moonshard: not upgraded: {why}\n"));
     }
 
     pub fn start_failed(&self) {
-        eprintln!(
+        complain(
             "moonshard: cannot start: the front ends before it serves; its messages are above.\n\
-             `moonshard doctor` tells what this machine lacks."
+             `moonshard doctor` tells what this machine lacks.\n",
         );
     }
 }
@@ -356,12 +356,6 @@ fn choice(
         None => format!("no stream is possible: `{wanted}`, as configured, does not exist here"),
     };
     (None, reason)
-}
-
-/// To standard output, at once; a closed one is nobody's loss.
-fn say(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 #[cfg(test)]

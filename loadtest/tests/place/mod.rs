@@ -1,4 +1,5 @@
 //! A place of its own for a host under test, the host in it, and clients that play from it.
+#![allow(dead_code, reason = "each test program uses a part")]
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
