@@ -211,6 +211,12 @@ fn a_front_that_hangs_as_a_whole_is_replaced_and_nobody_is_refused() {
     let http = place.run(&["status", "--json"]).json()["ports"]["http"].as_u64().unwrap();
     let http = u16::try_from(http).unwrap();
     signal(front, "STOP");
+    // A thread that still runs might take a visitor along into the end.
+    eventually(|| {
+        let threads = std::fs::read_dir(format!("/proc/{front}/task")).unwrap().flatten();
+        let mut stats = threads.map(|t| std::fs::read_to_string(t.path().join("stat")).unwrap());
+        stats.all(|stat| stat.rsplit_once(") ").unwrap().1.starts_with('T')).then_some(())
+    });
     let visitors: Vec<_> = (0..8).map(|_| request(http)).collect();
     let killed = host.expect("the front stands still: killed");
     assert!(killed.contains(&front.to_string()), "{killed}");
