@@ -110,6 +110,8 @@ fn run(boot: &EncoderBoot, rows: &'static [Row], mut fds: Vec<OwnedFd>) {
     });
     spawn(shared, "frames", move || frames::run(shared, &frames));
     tracing::info!(encoder = name, epoch = boot.epoch, cores, "encoding");
+    // The start may have taken longer than a silence may: it counts from now.
+    shared.page.beat(net::now().0);
     if shared.control.send(&FromEncoder::Ready { encoder: name.into() }, &[]).is_err() {
         end(end::DONE);
     }

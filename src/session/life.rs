@@ -372,7 +372,8 @@ impl Life {
             Event::KeyFrameAsked { viewer } => {
                 if let Some(active) = self.active.as_mut().filter(|v| v.grant.viewer == viewer) {
                     self.figures.key_frames_asked += 1;
-                    if let Some(path) = &mut active.path {
+                    // Before there is video, it is how clients begin, and no frame is lost.
+                    if let Some(path) = active.path.as_mut().filter(|_| active.sockets.video) {
                         path.lost_frame();
                     }
                     if active.sockets.video && active.key_frames.asked(now) {
