@@ -267,16 +267,31 @@ fn a_sink_of_eight_channels_is_mixed_to_a_stereo_viewer() {
     client.expect_tone(1, 440.0);
 }
 
-#[test]
-fn a_server_that_stands_still_is_replaced() {
-    let dir = tempfile::tempdir().unwrap();
-    let audio = start(dir.path(), 2);
+/// A session's sound with a viewer who hears a tone on the right.
+fn heard(dir: &Path) -> (Audio, Client, Tone) {
+    let audio = start(dir, 2);
     let spec = spec(2, Quality::High, false);
     let (socket, client) = flow();
     attach(&audio, socket, &spec, 1);
     let mut client = Client::new(client, &spec, Quality::High, 1);
     let tone = Tone::play(&audio, 440.0, 2, 1);
     client.expect_tone(1, 440.0);
+    (audio, client, tone)
+}
+
+/// The server that comes next is heard by the same viewer, on the left.
+fn expect_next_server(dir: &Path, audio: &Audio, client: &mut Client) {
+    while std::os::unix::net::UnixStream::connect(dir.join("pulse.sock")).is_err() {
+        client.hear(10);
+    }
+    let _tone = Tone::play(audio, 660.0, 2, 0);
+    client.expect_tone(0, 660.0);
+}
+
+#[test]
+fn a_server_that_stands_still_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let (audio, mut client, tone) = heard(dir.path());
     let servers = servers_of(dir.path());
     Command::new("kill").args(["-STOP", &servers[0].to_string()]).status().unwrap();
     let start = Instant::now();
@@ -286,23 +301,13 @@ fn a_server_that_stands_still_is_replaced() {
     }
     assert_eq!(audio.figures()["stalls"], 1.0);
     drop(tone);
-    while std::os::unix::net::UnixStream::connect(dir.path().join("pulse.sock")).is_err() {
-        client.hear(10);
-    }
-    let _tone = Tone::play(&audio, 660.0, 2, 0);
-    client.expect_tone(0, 660.0);
+    expect_next_server(dir.path(), &audio, &mut client);
 }
 
 #[test]
 fn the_server_killed_comes_back_and_nothing_is_left_at_the_end() {
     let dir = tempfile::tempdir().unwrap();
-    let audio = start(dir.path(), 2);
-    let spec = spec(2, Quality::High, false);
-    let (socket, client) = flow();
-    attach(&audio, socket, &spec, 1);
-    let mut client = Client::new(client, &spec, Quality::High, 1);
-    let tone = Tone::play(&audio, 440.0, 2, 1);
-    client.expect_tone(1, 440.0);
+    let (audio, mut client, tone) = heard(dir.path());
     let servers = servers_of(dir.path());
     assert_eq!(servers.len(), 1);
     Command::new("kill").args(["-9", &servers[0].to_string()]).status().unwrap();
@@ -314,11 +319,7 @@ fn the_server_killed_comes_back_and_nothing_is_left_at_the_end() {
         assert!(start.elapsed() < PATIENCE, "the server does not come back");
         client.hear(10);
     }
-    while std::os::unix::net::UnixStream::connect(dir.path().join("pulse.sock")).is_err() {
-        client.hear(10);
-    }
-    let _tone = Tone::play(&audio, 660.0, 2, 0);
-    client.expect_tone(0, 660.0);
+    expect_next_server(dir.path(), &audio, &mut client);
     assert!(audio.figures()["server_restarts"] >= 1.0);
     drop(audio);
     let start = Instant::now();

@@ -23,6 +23,8 @@ use moonshard::proto::stream::Mode;
 
 /// Where the children of a test find it.
 const STAGE: &str = "MOONSHARD_TEST_STAGE";
+/// `limits.stall_ms` of the host on the stage.
+const STALL_MS: &str = "MOONSHARD_TEST_STALL_MS";
 
 type Test = (&'static str, fn());
 
@@ -37,6 +39,7 @@ const TESTS: &[Test] = &[
     ("a_talkative_session_fills_no_disk", talkative),
     ("a_front_that_talks_nonsense_is_replaced", nonsense),
     ("a_front_that_never_serves_ends_the_start", never_serves),
+    ("a_front_that_hangs_before_it_serves_is_replaced", hangs_early),
     ("no_session_is_started_twice", twice),
     ("the_front_gets_its_sockets_and_ports", sockets),
     ("a_real_session_ends_with_the_host", real_session_stopped),
@@ -94,7 +97,9 @@ fn serve(stage: &std::path::Path) -> ExitCode {
         ..Surroundings::default()
     };
     let ports = "[ports]\nhttps = 0\nhttp = 0\nrtsp = 0\nvideo = 0\ncontrol = 0\naudio = 0\n";
-    let config = Config::parse(ports, &surroundings).unwrap();
+    let stall_ms = std::env::var(STALL_MS).unwrap_or("4500".into());
+    let text = format!("[limits]\nstall_ms = {stall_ms}\n{ports}");
+    let config = Config::parse(&text, &surroundings).unwrap();
     let reload = Box::new(|| Err("not here".to_owned()));
     let program = "moonshard".to_owned();
     moonshard::supervisor::main(moonshard::supervisor::Options { config, program, reload })
@@ -206,9 +211,14 @@ impl Stage {
     }
 
     fn host(place: &Place) -> Host {
+        Self::host_with(place, "4500")
+    }
+
+    fn host_with(place: &Place, stall_ms: &str) -> Host {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.arg("serve").env(STAGE, place.dir.path()).stdin(Stdio::null());
-        Host::of(&mut command)
+        let command = command.arg("serve").stdin(Stdio::null());
+        command.env(STAGE, place.dir.path()).env(STALL_MS, stall_ms);
+        Host::of(command)
     }
 
     fn next_front(&mut self) {
@@ -438,6 +448,27 @@ fn never_serves() {
     assert_eq!(host.wait().0, Some(1));
     assert_eq!(place.processes(), []);
     assert!(!place.runtime().exists());
+}
+
+fn hangs_early() {
+    let place = Place::new();
+    let listener = Link::listen(&place.dir.path().join("front.sock")).unwrap();
+    let mut host = Stage::host_with(&place, "2000");
+    // It says nothing, and does not end.
+    let (_front, pid, ..) = enter(&listener);
+    let told = host.expect("the front stands still: killed");
+    assert!(told.contains(&format!("pid={pid}")), "{told}");
+    let (next, next_pid, ..) = enter(&listener);
+    assert_ne!(next_pid, pid);
+    next.send(&FrontReport::Serving, &[]).unwrap();
+    host.expect("ready in");
+    let kept = std::fs::read_dir(place.dir.path().join("state/moonshard/crash")).unwrap();
+    let texts = kept.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
+    assert!(texts.into_iter().any(|text| text.contains(&format!("front {pid}: does not serve"))));
+    host.signal("TERM");
+    host.expect("Stopping");
+    host.signal("TERM");
+    assert_eq!(host.wait().0, Some(0));
 }
 
 fn twice() {

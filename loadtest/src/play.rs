@@ -34,6 +34,10 @@ const FIRST_FRAME_WAIT: Duration = Duration::from_secs(15);
 const ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// Presses without an answer, so that the colours of the answer tell how many were answered.
 const OWED_MAX: usize = 2;
+/// A moving picture that stands for longer is broken, however slow this machine is.
+const FREEZE_MAX_MS: f64 = 10_000.0;
+/// A stream of so many seconds has had time for its first sound.
+const SOUND_DUE_S: f64 = 3.0;
 const KEY_HELD: Duration = Duration::from_millis(30);
 const TYPE_AFTER: Duration = Duration::from_secs(1);
 const TYPE_EVERY: Duration = Duration::from_millis(20);
@@ -296,6 +300,7 @@ impl Running {
             (None, false) => "said goodbye".to_owned(),
         };
         let unopened = self.control.unopened;
+        let over = Instant::now();
         if !wanted.drop {
             self.control.disconnect();
         }
@@ -306,6 +311,7 @@ impl Running {
                 seen: &seen,
                 heard: &heard,
                 launched: self.launched,
+                over,
                 round_trips: &keys.round_trips,
                 unanswered: keys.unanswered,
                 termination,
@@ -343,6 +349,13 @@ fn judge(wanted: &Play, report: &mut Report) {
     }
     if report.frames_decoded == 0 {
         report.blame("no frame was decoded");
+    }
+    // Only the pattern moves always: other hosts send nothing of a picture that does not.
+    if wanted.pattern_check && report.longest_freeze_ms > FREEZE_MAX_MS {
+        report.blame(format!("the picture stood still for {} ms", report.longest_freeze_ms));
+    }
+    if report.audio_packets == 0 && report.seconds >= SOUND_DUE_S {
+        report.blame("no sound came");
     }
     for (count, what) in [
         (report.decode_errors, "video decode errors"),

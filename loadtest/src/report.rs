@@ -100,6 +100,8 @@ pub struct Findings<'a> {
     pub seen: &'a Seen,
     pub heard: &'a Heard,
     pub launched: Instant,
+    /// When the stream was given up by one side.
+    pub over: Instant,
     pub round_trips: &'a Histogram<u64>,
     pub unanswered: u64,
     pub termination: String,
@@ -120,6 +122,9 @@ impl Report {
         let Findings { seen, heard, .. } = findings;
         let shown = seen.first_decoded.zip(seen.last_decoded).map(|(first, last)| last - first);
         let seconds = shown.unwrap_or_default().as_secs_f64();
+        // A picture that stands until the end is a freeze like any other.
+        let last_wait = seen.last_decoded.map(|last| findings.over.saturating_duration_since(last));
+        let last_wait = last_wait.unwrap_or_default();
         let intervals = seen.decoded.saturating_sub(1) as f64;
         let first =
             seen.first_decoded.map(|first| first.saturating_duration_since(findings.launched));
@@ -142,7 +147,7 @@ impl Report {
             malformed_datagrams: seen.statistics.malformed,
             unopened_datagrams: seen.statistics.unopened,
             time_to_first_frame_ms: first.map(ms),
-            longest_freeze_ms: ms(seen.longest_freeze),
+            longest_freeze_ms: ms(seen.longest_freeze.max(last_wait)),
             frame_interval_ms: Percentiles::of(&seen.intervals, 0.001),
             host_latency_ms: Percentiles::of(&seen.latencies, 0.1),
             decode_errors: seen.corrupted

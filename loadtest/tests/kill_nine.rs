@@ -3,7 +3,6 @@
 //! the host as the first process of a PID namespace, to which everybody's orphans come.
 //!
 //! `SEED=n` begins with another seed, which a failure tells; `MOONSHARD_SOAK=1` makes it 200 kills.
-#[allow(dead_code, reason = "another test program uses the rest")]
 mod place;
 
 use std::collections::BTreeSet;

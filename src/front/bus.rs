@@ -73,6 +73,13 @@ enum SessionLink {
     Up(Outgoing),
 }
 
+impl SessionLink {
+    /// `spawned`: the host waits to hear that the session runs.
+    fn connecting(now: Time, spawned: bool) -> Self {
+        Self::Connecting { next: now, deadline: now + CONNECT_MAX, spawned }
+    }
+}
+
 struct Session {
     socket: PathBuf,
     link: SessionLink,
@@ -126,10 +133,11 @@ impl Bus {
 
     /// Says hello to the supervisor and finds the sessions that run already: they outlive a front.
     pub fn introduce(&mut self, runtime: &Path) {
+        use io::ErrorKind::{ConnectionRefused, NotFound};
         let _ = self.report(&hello());
         let directories = match std::fs::read_dir(runtime.join("sessions")) {
             Ok(directories) => directories,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) if error.kind() == NotFound => return,
             Err(error) => {
                 let path = runtime.join("sessions").display().to_string();
                 return tracing::error!(path, %error, "running sessions cannot be found");
@@ -139,9 +147,15 @@ impl Bus {
             let name = entry.file_name().to_string_lossy().into_owned();
             let Ok(id) = SessionId::try_from(name) else { continue };
             let socket = entry.path().join("session.sock");
-            // Nobody listens: the session has ended, and its directory goes with the next sweep.
-            if let Ok(link) = Link::connect(&socket) {
-                self.connected(id, socket, link);
+            match Link::connect(&socket) {
+                Ok(link) => self.connected(id, socket, link),
+                // Nobody listens: the session has ended, and its directory goes with the next sweep.
+                Err(error) if matches!(error.kind(), NotFound | ConnectionRefused) => {}
+                // It lives, and does not come to accept.
+                Err(_) => {
+                    let link = SessionLink::connecting(now(), false);
+                    self.sessions.insert(id, Session { socket, link });
+                }
             }
         }
         let deadline = now() + ADOPT_MAX;
@@ -327,8 +341,7 @@ impl Bus {
                 self.core.dispatch(Event::SessionSpawned { session, result: Ok(()) });
             }
             FrontOrder::SessionSpawned { session, socket } => {
-                let deadline = now() + CONNECT_MAX;
-                let link = SessionLink::Connecting { next: now(), deadline, spawned: true };
+                let link = SessionLink::connecting(now(), true);
                 self.sessions.insert(session, Session { socket, link });
                 self.tend(session);
             }

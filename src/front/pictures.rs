@@ -4,13 +4,13 @@
 //! others, and those whose file is of no use, get one drawn from the title. 600 by 800 pixels is what
 //! clients lay out for (moonlight-qt app/gui/AppView.qml keeps that ratio).
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::config::App;
 use crate::paint::dots;
+use crate::proc::plain;
 
 const WIDTH: usize = 600;
 const HEIGHT: usize = 800;
@@ -38,10 +38,7 @@ pub fn load(apps: &[App]) -> BTreeMap<i32, Arc<[u8]>> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let file = File::open(path).map_err(|e| e.to_string())?;
-    if !file.metadata().map_err(|e| e.to_string())?.is_file() {
-        return Err("is not a regular file".into());
-    }
+    let file = plain::open_linked(path).map_err(|e| e.to_string())?;
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
     if bytes.len() as u64 > FILE_BYTES_MAX {

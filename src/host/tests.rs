@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::event::{Answer, CallId, Caller, Effect, Event, HostFacts, Route};
 use super::pairings::OwnIdentity;
 use super::{Client, Host, HostSetup, client_id};
-use crate::config::{App, Config, Cores, Limits, Ports};
+use crate::config::{App, Config, Surroundings};
 use crate::ipc::{
     AdminAnswer, AdminRequest, AppSpec, FromSession, SessionId, SessionPolicy, ToSession,
     ViewerGrant,
@@ -81,32 +81,13 @@ impl Bench {
             },
             image: None,
         };
+        let usual = Config::parse("", &Surroundings { root: true, ..Surroundings::default() });
+        let usual = usual.expect("the defaults hold");
         let config = Config {
             host_name: "den".into(),
-            state_dir: "/nowhere".into(),
-            runtime_dir: "/nowhere".into(),
-            ports: Ports::default(),
-            mdns: false,
-            external_ip: None,
-            cores: Cores::default(),
-            limits: Limits::default(),
-            session: SessionPolicy {
-                keep_ms: 0,
-                never_viewed_ms: 60_000,
-                idle_fps: 10,
-                slow_app_ms: 15_000,
-                reason_ms: 0,
-                keyboard_layout: "us".into(),
-                keyboard_variant: String::new(),
-                encoder: "auto".into(),
-                audio: true,
-                adapt: true,
-                media_cores: Vec::new(),
-            },
-            fec_percent: 20,
-            pairing: true,
-            metrics: crate::config::Metrics::default(),
+            session: SessionPolicy { keep_ms: 0, reason_ms: 0, ..usual.session },
             apps: vec![app(1, "Desktop"), app(2, "Pattern")],
+            ..usual
         };
         let codecs = CodecSupport { h264: true, hevc: true, av1: true, extra_bits: 0 };
         let setup = HostSetup {

@@ -10,6 +10,7 @@ pub mod flight;
 pub mod histogram;
 pub mod link;
 pub mod page;
+pub mod plain;
 pub mod priority;
 pub mod sheet;
 pub(crate) mod signals;

@@ -50,15 +50,7 @@ impl Sheet {
     /// # Errors
     /// Nothing is there, or no plain file.
     pub fn open_at(path: &Path) -> io::Result<Self> {
-        use rustix::fs::{FileType, Mode, OFlags};
-        // A pipe in its place must not hold up the reader.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let memfd = rustix::fs::open(path, flags, Mode::empty())?;
-        let kind = FileType::from_raw_mode(rustix::fs::fstat(&memfd)?.st_mode);
-        match kind {
-            FileType::RegularFile => Ok(Self { memfd }),
-            _ => Err(io::Error::other("is no plain file")),
-        }
+        Ok(Self { memfd: super::plain::open(path)?.into() })
     }
 
     /// The writer's end, as it was inherited.

@@ -9,10 +9,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, flock};
 
 use super::orphans;
 use crate::ipc::SessionId;
+use crate::proc::plain;
 
 /// A session's log is cut to its newest part when it is longer, bytes.
 const LOG_BYTES_MAX: u64 = 1024 * 1024;
@@ -193,12 +194,7 @@ pub fn bound_log(path: &Path) {
 /// # Errors
 /// There is none, or something else is in its place: an app may write here.
 pub fn tail(path: &Path, bytes: u64) -> io::Result<String> {
-    // A pipe in its place must not hold up the reader.
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("is no plain file"));
-    }
+    let mut file = plain::open(path)?;
     let start = file.metadata()?.len().saturating_sub(bytes);
     file.seek(SeekFrom::Start(start))?;
     let mut text = Vec::new();

@@ -18,6 +18,9 @@ use crate::proc::sheet::Sheet;
 
 /// Orders that wait for a front that does not read its link; more, and it counts as wedged.
 const ORDERS_MAX: usize = 1024;
+/// A front may start for so many times as long as it may stand still: it loads, and at the first start of
+/// all makes the host's key.
+const START_STALLS: u32 = 4;
 /// A front that is to be replaced may take this long to finish.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
 
@@ -151,6 +154,13 @@ impl Front {
         let figures: Option<FrontFigures> = self.sheet.read();
         let starved = is_starved(self.child.pid(), &mut self.ran);
         Some(self.vigil.look(Sign { written_ns: figures.map(|f| f.written_ns), starved }, now))
+    }
+
+    /// By when it must serve; None: it does, or its end is under way. `stall`: the silence that is too long
+    /// of one that serves.
+    pub fn start_deadline(&self, stall: Duration) -> Option<Instant> {
+        let starts = !self.serving && self.draining.is_none() && !self.killed;
+        starts.then(|| self.started + stall * START_STALLS)
     }
 
     /// When it is to be looked at again.

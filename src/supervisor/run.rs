@@ -190,6 +190,7 @@ impl Supervisor {
             busy.then_some(self.next_tick),
             self.front.as_ref().and_then(Front::drain_deadline),
             self.front.as_ref().and_then(Front::look_due),
+            self.front.as_ref().and_then(|front| front.start_deadline(self.stall())),
             self.leaving.as_ref().and_then(Front::drain_deadline),
             self.succession.as_ref().map(Succession::deadline),
             self.stop.map(Stop::deadline),
@@ -436,15 +437,28 @@ impl Supervisor {
 
     /// Replaces a front that stands still. Its sessions, and the listeners, do not notice.
     fn watch_front(&mut self, now: Instant) {
-        let limit = Duration::from_millis(self.boot.config.limits.stall_ms);
+        let limit = self.stall();
         let Some(front) = &mut self.front else { return };
-        let Some(silence) = front.look(now).filter(|silence| *silence >= limit) else { return };
+        let late = front.start_deadline(limit).is_some_and(|deadline| deadline <= now);
+        let silence = match front.look(now).filter(|silence| *silence >= limit) {
+            Some(silence) => silence,
+            None if late => now.duration_since(front.started),
+            None => return,
+        };
         let (pid, silence_ms) = (front.child.pid(), silence.as_millis());
-        let reason = format!("no sign of life for {silence_ms} ms: killed");
+        let reason = match late {
+            true => format!("does not serve after {silence_ms} ms: killed"),
+            false => format!("no sign of life for {silence_ms} ms: killed"),
+        };
         let evidence = self.evidence.keep("front", pid, &reason, &front.evidence());
         let evidence = evidence.display();
         tracing::error!(pid, silence_ms, %evidence, "the front stands still: killed");
         front.kill();
+    }
+
+    /// How long a front may stand still.
+    fn stall(&self) -> Duration {
+        Duration::from_millis(self.boot.config.limits.stall_ms)
     }
 
     fn hear_front(&mut self, role: Role) {

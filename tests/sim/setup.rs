@@ -1,7 +1,7 @@
 //! The host of a world: its configuration and what it starts from.
 use std::collections::BTreeMap;
 
-use moonshard::config::{App, Config, Cores, Limits, Ports};
+use moonshard::config::{App, Config, Limits, Surroundings};
 use moonshard::host::event::HostFacts;
 use moonshard::host::{Client, Host, HostSetup};
 use moonshard::ipc::{AppSpec, ClientId, SessionPolicy};
@@ -26,32 +26,14 @@ fn config() -> Config {
         },
         image: None,
     };
+    let usual = Config::parse("", &Surroundings { root: true, ..Surroundings::default() });
+    let usual = usual.expect("the defaults hold");
     Config {
         host_name: "den".into(),
-        state_dir: "/nowhere".into(),
-        runtime_dir: "/nowhere".into(),
-        ports: Ports::default(),
-        mdns: false,
-        external_ip: None,
-        cores: Cores::default(),
-        limits: Limits { sessions: SEATS, pin_ms: PIN_MS, ..Limits::default() },
-        session: SessionPolicy {
-            keep_ms: 20_000,
-            never_viewed_ms: 60_000,
-            idle_fps: 10,
-            slow_app_ms: 15_000,
-            reason_ms: 0,
-            keyboard_layout: "us".into(),
-            keyboard_variant: String::new(),
-            encoder: "auto".into(),
-            audio: true,
-            adapt: true,
-            media_cores: Vec::new(),
-        },
-        fec_percent: 20,
-        pairing: true,
-        metrics: Default::default(),
+        limits: Limits { sessions: SEATS, pin_ms: PIN_MS, ..usual.limits },
+        session: SessionPolicy { keep_ms: 20_000, reason_ms: 0, ..usual.session },
         apps: vec![app(1), app(2)],
+        ..usual
     }
 }
 
