@@ -60,5 +60,15 @@ mod tests {
     fn no_interface_without_a_mac_is_listed() {
         let found = macs();
         assert!(found.iter().all(|(ip, mac)| !ip.is_loopback() && *mac != [0; 6]));
+        // The kernel tells the same ones by another way.
+        let interfaces = std::fs::read_dir("/sys/class/net").unwrap().flatten();
+        let told: Vec<String> = interfaces
+            .filter_map(|interface| std::fs::read_to_string(interface.path().join("address")).ok())
+            .map(|text| text.trim().to_owned())
+            .collect();
+        for (ip, mac) in found {
+            let text: Vec<String> = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert!(told.contains(&text.join(":")), "{ip} has {mac:?}; the kernel knows {told:?}");
+        }
     }
 }

@@ -28,7 +28,7 @@ const DIFFERENCE_MAX: f64 = 12.0;
 const QUICK_MS: f64 = 8.0;
 /// Larger pictures are measured only where the small ones take less.
 const LARGE_WORTH_MS: f64 = 20.0;
-/// Packets of most clients; the smallest common ones are checked at 720p with the same headers.
+/// Packets of most clients.
 const PACKET_SIZE: u16 = 1392;
 
 /// Why the encoder is not used.

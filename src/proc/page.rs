@@ -36,7 +36,7 @@ struct Layout {
     times: [Histogram; TIMES],
 }
 
-/// Figures that an encoder keeps; each only ever grows, except the gauges at the end.
+/// Figures that an encoder keeps; each only ever grows, except gauges, which say so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(usize)]
 pub enum Figure {

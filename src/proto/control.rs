@@ -22,10 +22,7 @@
 use thiserror::Error;
 
 use crate::limits;
-use crate::proto::crypto::GcmKey;
-use crate::proto::crypto::LongIvGcmKey;
-use crate::proto::crypto::TAG_BYTES;
-use crate::proto::crypto::message_iv;
+use crate::proto::crypto::{GcmKey, LongIvGcmKey, TAG_BYTES, message_iv};
 use crate::proto::secret::SessionKey;
 
 mod feedback;

@@ -131,9 +131,12 @@ impl Flows {
         self.controls.get(&viewer)?.control.round_trip()
     }
 
-    /// Counts of the newest control connection.
-    pub fn figures(&self, figures: &mut BTreeMap<String, f64>) {
-        let Some(connection) = self.controls.values().next_back() else { return };
+    /// Counts of the control connection of `viewer`, the active one; without one, of any that is there.
+    pub fn figures(&self, viewer: Option<ViewerId>, figures: &mut BTreeMap<String, f64>) {
+        let active = viewer.and_then(|viewer| self.controls.get(&viewer));
+        let Some(connection) = active.or_else(|| self.controls.values().next_back()) else {
+            return;
+        };
         let control = connection.control.figures();
         for (name, value) in [
             ("control_messages", control.messages),

@@ -1,6 +1,7 @@
 //! The control thread of a session: one poll loop over the fronts, the viewers' control sockets, the
 //! encoder, the app and the signals. It turns what they say into [`life::Event`]s and [`Effect`]s into
-//! calls. It never blocks, and it starts every child, because it lives as long as they may.
+//! calls. It never blocks before its end, where a front may still be told for a second, and it starts every
+//! child, because it lives as long as they may.
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -565,7 +566,7 @@ impl Session {
         put("input_ignored", hands.ignored);
         put("input_released", hands.released);
         put("failures", self.failures);
-        self.flows.figures(&mut figures);
+        self.flows.figures(self.life.active().map(|(viewer, _)| viewer), &mut figures);
         self.encoder.figures(&mut figures);
         let desktop = self.parts.desktop.iter().flat_map(|d| d.figures());
         figures.extend(desktop.map(|(name, value)| (format!("desktop_{name}"), value)));

@@ -106,7 +106,7 @@ pub struct Pulse {
 /// What is to be done, in order.
 #[derive(Clone, Debug)]
 pub enum Effect {
-    /// To the newest front, if there is one.
+    /// To every front there is: while one follows another, to both.
     Tell(FromSession),
     /// Set the desktop's mode, make a ring, start an encoder for this viewer on its page; a page that
     /// was used before gets a new epoch first.
